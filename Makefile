@@ -17,3 +17,8 @@ build-%:
 	@CGO_ENABLED=0 GOOS=$(or $(BB_GOOS),linux) GOARCH=$(or $(BB_GOARCH),arm64) \
 	  go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags='-s -w -buildid=' \
 	  -o $(or $(ARTIFACTS_DIR),build/$*)/bootstrap ./$(FOLDER)
+
+build: $(addprefix .build-,$(FUNCTIONS))
+
+.build-%:
+	@BB_GOOS=$(shell go env GOOS) BB_GOARCH=$(GOARCH) $(MAKE) --no-print-directory build-$*

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"cjj365.cc/bb/shared/access"
+	"cjj365.cc/bb/shared/apikey"
+	"cjj365.cc/bb/shared/idempotency"
+	"cjj365.cc/bb/shared/problem"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/wire"
+)
+
+type createRequest struct {
+	User int64 `path:"user_id" minimum:"1" maximum:"9007199254740991"`
+	idempotency.Header
+	Body createBody
+}
+
+type createBody struct {
+	Name         string            `json:"name" minLength:"1" maxLength:"128" pattern:"^[^\\x00-\\x1f\\x7f]*$" patternDescription:"free of control characters"`
+	Permissions  []wire.Permission `json:"permissions" maxItems:"100" doc:"Objects and actions, or shorthands such as certs.read."`
+	ExpiresIn    int64             `json:"expires_in_seconds,omitempty" minimum:"1" maximum:"31536000" doc:"Lifetime in seconds; 30 days if absent, a year at most."`
+	AllowedCIDRs []string          `json:"allowed_cidrs,omitempty" maxItems:"32" doc:"Where the key may be used from, such as 192.0.2.0/24 or 2001:db8::1; anywhere if absent."`
+}
+
+// minted is the one answer that shows a token.
+type minted struct {
+	metadata
+	Token string `json:"token" doc:"The plaintext token. It is not shown again."`
+}
+
+type mintedResponse struct {
+	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
+	Body     wire.Data[minted]
+}
+
+func (h *handler) create(ctx context.Context, in *createRequest) (*mintedResponse, error) {
+	caller, _ := access.FromContext(ctx)
+	now := h.now()
+	permissions, err := granted(caller, in.Body.Permissions)
+	if err != nil {
+		return nil, err
+	}
+	lifetime, err := lifetime(caller, in.Body.ExpiresIn, now)
+	if err != nil {
+		return nil, err
+	}
+	ranges, err := normalizeCIDRs(in.Body.AllowedCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	answer, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "create-api-key", in.Body, now,
+		func(seal func(minted) (*store.Idempotency, error)) (minted, error) {
+			id, err := h.store.NextAPIKeyID(ctx)
+			if err != nil {
+				return minted{}, err
+			}
+			key, token := apikey.New(in.User, id, in.Body.Name, permissions, caller.Principal(), now, lifetime)
+			key.CIDRs = ranges
+			answer := minted{h.show(key), token.Reveal()}
+			once, err := seal(answer)
+			if err != nil {
+				return minted{}, err
+			}
+			if err := h.store.CreateAPIKey(ctx, key, caller, once, now); err != nil {
+				return minted{}, err
+			}
+			h.audit(ctx, "created", in.User, id)
+			return answer, nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	return answerMinted(answer, replayed), nil
+}
+
+func answerMinted(answer minted, replayed bool) *mintedResponse {
+	r := &mintedResponse{Body: wire.Data[minted]{Data: answer}}
+	if replayed {
+		r.Replayed = "true"
+	}
+	return r
+}
+
+// granted checks that the permissions exist and that the maker holds each.
+func granted(maker access.Caller, list []wire.Permission) (access.Permissions, error) {
+	plain := make([]access.Permission, len(list))
+	for i, p := range list {
+		plain[i] = access.Permission(p)
+	}
+	permissions, err := access.Encode(plain)
+	if err != nil {
+		return "", problem.InvalidArgument.New("permissions: %v. See /apiv1/permissions/catalog.", err)
+	}
+	if len(permissions) > apikey.MaxPermissions {
+		return "", problem.InvalidArgument.New("permissions: too many single objects; use several keys, or \"*\".")
+	}
+	if need, lacks := maker.Permissions.Lacks(permissions); lacks {
+		return "", problem.Lacking(need.String())
+	}
+	return permissions, nil
+}
+
+// lifetime is what was asked for, and no more than what is left of a maker that is a key.
+func lifetime(maker access.Caller, seconds int64, now time.Time) (time.Duration, error) {
+	asked := time.Duration(seconds) * time.Second
+	if seconds == 0 {
+		asked = apikey.DefaultLifetime
+	}
+	left := maker.ExpiresAt.Sub(now)
+	if maker.Kind != access.APIKey || asked <= left {
+		return asked, nil
+	}
+	if seconds == 0 {
+		return left, nil
+	}
+	return 0, problem.InvalidArgument.New("expires_in_seconds: a key made by an API key may not outlive it; ask for %d at most.", int64(left/time.Second))
+}
+
+// normalizeCIDRs reads ranges, and single addresses as ranges of one.
+func normalizeCIDRs(list []string) ([]string, error) {
+	var ranges []string
+	for _, s := range list {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			var a netip.Addr
+			if a, err = netip.ParseAddr(s); err == nil {
+				p, err = a.WithZone("").Unmap().Prefix(a.Unmap().BitLen())
+			}
+		}
+		if err != nil {
+			return nil, problem.InvalidArgument.New("allowed_cidrs: %q is no address range such as 192.0.2.0/24.", s)
+		}
+		if p.Addr().Is4In6() {
+			return nil, problem.InvalidArgument.New("allowed_cidrs: write %q as an IPv4 range.", s)
+		}
+		ranges = append(ranges, p.Masked().String())
+	}
+	return ranges, nil
+}
+
+type rollRequest struct {
+	path
+	idempotency.Header
+	Body *rollBody
+}
+
+type rollBody struct {
+	Grace *int64 `json:"grace_seconds,omitempty" minimum:"0" maximum:"86400" doc:"How long the token before works after the first use of the new one, in seconds; 300 if absent."`
+}
+
+func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, error) {
+	caller, _ := access.FromContext(ctx)
+	grace := apikey.DefaultGrace
+	if in.Body != nil && in.Body.Grace != nil {
+		grace = time.Duration(*in.Body.Grace) * time.Second
+	}
+	now := h.now()
+	request := struct{ ID, Grace int64 }{in.ID, int64(grace)}
+	answer, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "roll-api-key", request, now,
+		func(seal func(minted) (*store.Idempotency, error)) (minted, error) {
+			before, err := h.store.APIKey(ctx, in.User, in.ID)
+			if err != nil {
+				return minted{}, missing(err, in.ID)
+			}
+			if before.Status(now) == apikey.Expired {
+				return minted{}, problem.Conflict.New("The API key has expired; create a new one.")
+			}
+			after := before
+			token := after.Roll(grace)
+			answer := minted{h.show(after), token.Reveal()}
+			once, err := seal(answer)
+			if err != nil {
+				return minted{}, err
+			}
+			if err := h.store.RollAPIKey(ctx, before, after, once); err != nil {
+				return minted{}, err
+			}
+			h.audit(ctx, "rolled", in.User, in.ID)
+			return answer, nil
+		})
+	if errors.Is(err, store.ErrConflict) {
+		return nil, problem.Conflict.New("The API key was changed at the same time; try again.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answerMinted(answer, replayed), nil
+}

@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/netip"
+	"time"
+
+	"cjj365.cc/bb/shared/problem"
+	"cjj365.cc/bb/shared/session"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/token"
+	"cjj365.cc/bb/shared/user"
+	"cjj365.cc/bb/shared/wire"
+)
+
+type generalRequest struct {
+	Body generalBody
+}
+
+// generalBody is the fields of every action; each action says which it needs.
+type generalBody struct {
+	Action      string `json:"action" doc:"login, register, activate-user, request-reset-password or reset-password." maxLength:"64"`
+	Email       string `json:"email,omitempty" maxLength:"1024"`
+	Password    string `json:"password,omitempty" maxLength:"1024"`
+	Name        string `json:"name,omitempty" maxLength:"1024" doc:"register: 3 to 64 of A-Z a-z 0-9 . _ -; made if absent."`
+	Country     string `json:"country_of_residence,omitempty" maxLength:"64" doc:"register: two letters; US if absent."`
+	Code        string `json:"verify_code,omitempty" maxLength:"64"`
+	NewPassword string `json:"new_password,omitempty" maxLength:"1024"`
+	Next        string `json:"next,omitempty" maxLength:"2048"`
+	TokenType   string `json:"token_type,omitempty" enum:"Bearer" doc:"login: answer with tokens instead of a cookie."`
+}
+
+type generalResponse struct {
+	SetCookie string `header:"Set-Cookie"`
+	Body      wire.Data[generalData]
+}
+
+// generalData is the answers of every action.
+type generalData struct {
+	User    *person `json:"user,omitempty"`
+	To      string  `json:"to,omitempty"`
+	Session *pair   `json:"session,omitempty"`
+	Email   string  `json:"email,omitempty"`
+	Status  string  `json:"status,omitempty"`
+}
+
+// unhurried is how long the answer takes to a request whose work would tell, by its time, whether an
+// address has an account. All that work ends well within it.
+const unhurried = time.Second
+
+func (h *handler) general(ctx context.Context, in *generalRequest) (*generalResponse, error) {
+	body := in.Body
+	email, err := user.NormalizeEmail(body.Email)
+	switch body.Action {
+	case "login", "register", "activate-user", "request-reset-password", "reset-password":
+		if body.Email == "" {
+			err = needs("email")
+		}
+	default:
+		err = problem.InvalidArgument.New("action must be login, register, activate-user, request-reset-password or reset-password.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	body.Email = email
+	switch body.Action {
+	case "login":
+		return h.login(ctx, body)
+	case "register":
+		return h.slowly(ctx, body, "waiting_for_verification", h.register)
+	case "activate-user":
+		return h.slowly(ctx, body, "activation_successful", h.activate)
+	case "request-reset-password":
+		return h.slowly(ctx, body, "reset_code_sent", h.requestReset)
+	}
+	return h.slowly(ctx, body, "password_reset_success", h.resetPassword)
+}
+
+func needs(field string) error {
+	return problem.MissingField.New("%s: this action needs it.", field).With("field", field)
+}
+
+// slowly answers a request at a fixed time after it came.
+func (h *handler) slowly(ctx context.Context, body generalBody, status string, do func(context.Context, generalBody) error) (*generalResponse, error) {
+	at := h.now().Add(unhurried)
+	err := do(ctx, body)
+	h.wait(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	return &generalResponse{Body: wire.Data[generalData]{Data: generalData{Email: body.Email, Status: status}}}, nil
+}
+
+func (h *handler) login(ctx context.Context, body generalBody) (*generalResponse, error) {
+	if body.Password == "" {
+		return nil, needs("password")
+	}
+	if err := h.count(ctx, "login", body.Email, perAccount); err != nil {
+		return nil, err
+	}
+	for range attempts {
+		u, err := h.store.UserByEmail(ctx, body.Email)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+		if !user.Verify(body.Password, u.PasswordHash) {
+			h.log.LogAttrs(ctx, slog.LevelInfo, "login refused", slog.Int64("user", u.ID))
+			return nil, problem.WrongCredentials.New("Wrong e-mail address or password.")
+		}
+		if u.State != user.Active {
+			return nil, problem.Forbidden.New("The account is not active. Activate it with the code that was mailed.")
+		}
+		response, err := h.newSession(ctx, u, body.TokenType == "Bearer")
+		if errors.Is(err, store.ErrConflict) { // another login, or the password has changed: look again
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := h.store.Uncount(ctx, "login#"+body.Email, perAccount, h.now()); err != nil {
+			h.log.WarnContext(ctx, "a good login stays counted as a try", "error", err)
+		}
+		h.audit(ctx, "logged in", u.ID)
+		return response, nil
+	}
+	return nil, errBusy
+}
+
+// attempts is how often a change that others interrupt is tried.
+const attempts = 10
+
+var errBusy = problem.Unavailable.New("Too many changes of the account at the same time; try again.")
+
+// newSession begins a session, carried by a cookie or, with its line of refresh tokens, by the answer.
+func (h *handler) newSession(ctx context.Context, u user.User, bearer bool) (*generalResponse, error) {
+	id, err := randomID()
+	if err != nil {
+		return nil, err
+	}
+	now := h.now()
+	login, t := session.New(u.ID, id, u.Email, now)
+	response := &generalResponse{Body: wire.Data[generalData]{Data: generalData{User: show(u), To: "/"}}}
+	var family *session.Family
+	if bearer {
+		f, refresh := session.NewFamily(u.ID, id, u.Email, now)
+		f.Session, login.Family, login.ExpiresAt = id, id, now.Add(session.AccessLifetime)
+		family, response.Body.Data.Session = &f, newPair(t, refresh)
+	} else {
+		response.SetCookie = cookie(ctx, t.Reveal())
+	}
+	return response, h.store.CreateSession(ctx, u, login, family)
+}
+
+// randomID draws the id of a session.
+func randomID() (int64, error) {
+	n, err := rand.Int(rand.Reader, big.NewInt(token.MaxID))
+	if err != nil {
+		return 0, fmt.Errorf("draw a session id: %w", err)
+	}
+	return n.Int64() + 1, nil
+}
+
+func (h *handler) register(ctx context.Context, body generalBody) error {
+	country, err := user.NormalizeCountry(body.Country)
+	if err != nil {
+		return err
+	}
+	if body.Password == "" {
+		return needs("password")
+	}
+	if err := user.CheckPassword(body.Password); err != nil {
+		return err
+	}
+	if body.Name != "" {
+		if err := user.CheckName(body.Name); err != nil {
+			return err
+		}
+	}
+	if err := h.count(ctx, "register", body.Email, mailsPerAccount); err != nil {
+		return err
+	}
+	hash, err := user.Hash(body.Password)
+	if err != nil {
+		return err
+	}
+	u, err := h.store.UserByEmail(ctx, body.Email)
+	known := err == nil
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if body.Name != "" && !(known && u.State == user.Inactive && u.Name == body.Name) {
+		if taken, err := h.store.NameTaken(ctx, body.Name); taken || err != nil {
+			return nameTaken(err)
+		}
+	}
+	switch {
+	case known && u.State == user.Active:
+		return h.send(ctx, body.Email, "You have an account", "Somebody, perhaps you, tried to register with this address, which has an account.\nIf you have forgotten its password, ask for a reset.\n")
+	case known:
+		u.PasswordHash, u.Country = hash, country
+		if err := h.store.Reregister(ctx, u); err != nil && !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	default:
+		_, err := h.store.CreateUser(ctx, user.User{
+			Email: body.Email, Name: body.Name, Country: country, Roles: []string{"user"},
+			State: user.Inactive, PasswordHash: hash, CreatedAt: h.now(),
+		})
+		if errors.Is(err, store.ErrNameTaken) {
+			return nameTaken(nil)
+		}
+		if err != nil && !errors.Is(err, store.ErrEmailTaken) { // registered twice at once: one account, two codes
+			return err
+		}
+	}
+	return h.sendCode(ctx, user.Activate, body.Email, "Your activation code", "Somebody, perhaps you, registered with this address. To activate the account, enter the code")
+}
+
+func nameTaken(err error) error {
+	if err != nil {
+		return err
+	}
+	return problem.AlreadyExists.New("name is taken; choose another.")
+}
+
+func (h *handler) activate(ctx context.Context, body generalBody) error {
+	code, u, err := h.tryCode(ctx, user.Activate, body)
+	if err != nil {
+		return err
+	}
+	if err := h.store.Activate(ctx, u, code); err != nil {
+		return spent(err)
+	}
+	h.audit(ctx, "activated", u.ID)
+	return nil
+}
+
+func (h *handler) requestReset(ctx context.Context, body generalBody) error {
+	if err := h.count(ctx, "request-reset-password", body.Email, mailsPerAccount); err != nil {
+		return err
+	}
+	u, err := h.store.UserByEmail(ctx, body.Email)
+	if errors.Is(err, store.ErrNotFound) || err == nil && u.State != user.Active {
+		return nil // the same answer, at the same time, and no mail
+	}
+	if err != nil {
+		return err
+	}
+	return h.sendCode(ctx, user.ResetPassword, body.Email, "Your reset code", "To set a new password, enter the code")
+}
+
+func (h *handler) resetPassword(ctx context.Context, body generalBody) error {
+	if body.NewPassword == "" {
+		return needs("new_password")
+	}
+	if err := user.CheckPassword(body.NewPassword); err != nil {
+		return err
+	}
+	hash, err := user.Hash(body.NewPassword)
+	if err != nil {
+		return err
+	}
+	code, u, err := h.tryCode(ctx, user.ResetPassword, body)
+	if err != nil {
+		return err
+	}
+	for range attempts {
+		u.PasswordHash = hash
+		err := h.store.ResetPassword(ctx, u, code)
+		if err == nil {
+			h.audit(ctx, "reset its password", u.ID)
+			return nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		// A login came between, or the code was used: only the first may be tried again.
+		again, err := h.store.User(ctx, u.ID)
+		if err != nil {
+			return err
+		}
+		if again.Revision == u.Revision {
+			return spent(store.ErrConflict)
+		}
+		u = again
+	}
+	return errBusy
+}
+
+var errWrongCode = problem.InvalidArgument.New("The code is wrong or has expired. Ask for a new one.")
+
+// spent is the answer when a code was used up by another request.
+func spent(err error) error {
+	if errors.Is(err, store.ErrConflict) {
+		return errWrongCode
+	}
+	return err
+}
+
+// tryCode checks a verification code and finds its user.
+func (h *handler) tryCode(ctx context.Context, purpose user.Purpose, body generalBody) (store.Code, user.User, error) {
+	if body.Code == "" {
+		return store.Code{}, user.User{}, needs("verify_code")
+	}
+	if err := h.count(ctx, string(purpose), body.Email, perAccount); err != nil {
+		return store.Code{}, user.User{}, err
+	}
+	code, err := h.store.TryCode(ctx, purpose, body.Email, h.now())
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return code, user.User{}, err
+	}
+	if !user.Verify(body.Code, code.Hash) {
+		return code, user.User{}, errWrongCode
+	}
+	u, err := h.store.UserByEmail(ctx, body.Email)
+	return code, u, err
+}
+
+// sendCode makes a code, keeps its hash and mails it.
+func (h *handler) sendCode(ctx context.Context, purpose user.Purpose, email, subject, text string) error {
+	code, err := user.NewCode()
+	if err != nil {
+		return err
+	}
+	hash, err := user.Hash(code)
+	if err != nil {
+		return err
+	}
+	if err := h.store.PutCode(ctx, store.Code{Purpose: purpose, Email: email, Hash: hash, ExpiresAt: h.now().Add(user.CodeLifetime)}); err != nil {
+		return err
+	}
+	return h.send(ctx, email, subject, fmt.Sprintf("%s\n\n    %s\n\nIt is valid for %d minutes. If it was not you, ignore this message.\n", text, code, int(user.CodeLifetime.Minutes())))
+}
+
+// send mails, and keeps a failure from the caller: it would tell that the address has an account. The
+// log has it, and the user asks again.
+func (h *handler) send(ctx context.Context, email, subject, text string) error {
+	if err := h.mail.Send(ctx, email, "BB: "+subject, text); err != nil {
+		h.log.ErrorContext(ctx, "a message was not sent", "error", err)
+	}
+	return nil
+}
+
+// network is what an address is counted as: IPv6 users have a /64 each.
+func network(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return "unknown"
+	}
+	if a = a.Unmap(); a.Is4() {
+		return a.String()
+	}
+	p, _ := a.WithZone("").Prefix(64) // 64 bits are never too many
+	return p.String()
+}

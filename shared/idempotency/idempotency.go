@@ -1,0 +1,133 @@
+// Package idempotency lets a client repeat a create under an Idempotency-Key header without creating
+// twice. The answer of the first execution is stored in the transaction that creates, and given again
+// for a day; the same key with another request is refused.
+//
+// An answer may hold a token, which must be stored nowhere. So it is sealed with AES-256-GCM under a
+// key derived (HKDF, RFC 5869) from the caller's own token and the Idempotency-Key: who reads the
+// table has neither.
+package idempotency
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"cjj365.cc/bb/shared/access"
+	"cjj365.cc/bb/shared/authn"
+	"cjj365.cc/bb/shared/problem"
+	"cjj365.cc/bb/shared/store"
+)
+
+// Header is what a request embeds to be repeatable.
+type Header struct {
+	Key string `header:"Idempotency-Key" maxLength:"255" doc:"Makes the request repeatable for 24 hours: the first answer is given again."`
+
+	credential authn.Credential
+}
+
+// Resolve takes the caller's token from the request, for the seal.
+func (h *Header) Resolve(ctx huma.Context) []error {
+	h.credential, _ = authn.PresentedIn(ctx.EachHeader) // the authorizer has refused bad ones
+	return nil
+}
+
+// Do carries out create once. create is given what seals its answer into the record that it must store
+// with what it creates; the record is nil if the request has no key. It returns store.ErrConflict if
+// the record exists already. replayed tells that answer is that of an earlier request.
+func Do[T any](ctx context.Context, s *store.Store, h *Header, caller access.Caller, operation string, request any, now time.Time,
+	create func(seal func(T) (*store.Idempotency, error)) (T, error)) (answer T, replayed bool, err error) {
+	if h.Key == "" {
+		answer, err = create(func(T) (*store.Idempotency, error) { return nil, nil })
+		return answer, false, err
+	}
+	digest, err := digestOf(operation, request)
+	if err != nil {
+		return answer, false, err
+	}
+	find := func() (bool, error) {
+		record, err := s.Idempotency(ctx, caller.Principal(), h.Key, now)
+		if errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, open(h, digest, record, &answer)
+	}
+	if found, err := find(); found || err != nil {
+		return answer, found, err
+	}
+	created, err := create(func(answer T) (*store.Idempotency, error) {
+		sealed, err := seal(h, digest, answer)
+		if err != nil {
+			return nil, err
+		}
+		return &store.Idempotency{Principal: caller.Principal(), ClientKey: h.Key, Request: digest, Answer: sealed, CreatedAt: now}, nil
+	})
+	if !errors.Is(err, store.ErrConflict) {
+		return created, false, err
+	}
+	if found, err := find(); found || err != nil { // another request with the key was first
+		return answer, found, err
+	}
+	return created, false, store.ErrConflict
+}
+
+func digestOf(operation string, request any) ([]byte, error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return nil, fmt.Errorf("digest a request: %w", err)
+	}
+	digest := sha256.Sum256(append([]byte(operation+"\x00"), text...))
+	return digest[:], nil
+}
+
+func (h *Header) cipher() (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, []byte(h.credential.Token.Reveal()), []byte(h.Key), "bb idempotent answer", 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+func seal(h *Header, digest []byte, answer any) ([]byte, error) {
+	plain, err := json.Marshal(answer)
+	if err != nil {
+		return nil, fmt.Errorf("seal an answer: %w", err)
+	}
+	aead, err := h.cipher()
+	if err != nil {
+		return nil, fmt.Errorf("seal an answer: %w", err)
+	}
+	return aead.Seal(nil, nil, plain, digest), nil
+}
+
+func open(h *Header, digest []byte, record store.Idempotency, answer any) error {
+	if string(digest) != string(record.Request) {
+		return problem.IdempotencyReuse.New("This Idempotency-Key was used for another request. Use a new one.")
+	}
+	aead, err := h.cipher()
+	if err != nil {
+		return fmt.Errorf("open an answer: %w", err)
+	}
+	plain, err := aead.Open(nil, nil, record.Answer, digest)
+	if err != nil { // sealed under the token that this key or session had before
+		return problem.Conflict.New("This request has been carried out, with another token of the same caller. Its answer cannot be shown again.")
+	}
+	if err := json.Unmarshal(plain, answer); err != nil {
+		return fmt.Errorf("open an answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"cjj365.cc/bb/shared/problem"
+)
+
+// Limit is how often something may be tried in a window of time.
+type Limit struct {
+	Most   int64
+	Window time.Duration
+}
+
+// Count counts one try of what, which names the thing tried and who or what tries, and refuses with
+// problem.RateLimited beyond the limit. It counts before the try, so parallel tries gain nothing.
+func (s *Store) Count(ctx context.Context, what string, limit Limit, now time.Time) error {
+	end := now.Truncate(limit.Window).Add(limit.Window)
+	n, err := s.addToRate(ctx, rateKey(what, end), 1, end)
+	if err != nil {
+		return err
+	}
+	if n > limit.Most {
+		return problem.Limited(end.Sub(now))
+	}
+	return nil
+}
+
+// Uncount takes back the last Count of a try that turned out well.
+func (s *Store) Uncount(ctx context.Context, what string, limit Limit, now time.Time) error {
+	end := now.Truncate(limit.Window).Add(limit.Window)
+	_, err := s.addToRate(ctx, rateKey(what, end), -1, end)
+	return err
+}
+
+func (s *Store) addToRate(ctx context.Context, key key, n int64, end time.Time) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, Budget)
+	defer cancel()
+	answer, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.resources, Key: key.attributes(),
+		UpdateExpression:          aws.String("ADD n :n SET #ttl = :ttl"),
+		ExpressionAttributeNames:  map[string]string{"#ttl": "ttl"},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":n": number(n), ":ttl": number(end.Unix())},
+		ReturnValues:              types.ReturnValueUpdatedNew,
+	})
+	if err != nil {
+		return 0, failure("count tries", err)
+	}
+	count, ok := answer.Attributes["n"].(*types.AttributeValueMemberN)
+	if !ok {
+		return 0, errors.New("count tries: no number")
+	}
+	return strconv.ParseInt(count.Value, 10, 64)
+}
+
+// IdempotencyLifetime is how long a create can be repeated under its Idempotency-Key.
+const IdempotencyLifetime = 24 * time.Hour
+
+// Idempotency is the record that a create was carried out, with its answer.
+type Idempotency struct {
+	Principal string // who created
+	ClientKey string // the Idempotency-Key header
+	Request   []byte // digest of the request: the same key with another request is an error
+	Answer    []byte // sealed: it holds a token
+	CreatedAt time.Time
+}
+
+type idempotencyItem struct {
+	PK      string `dynamodbav:"pk"`
+	SK      string `dynamodbav:"sk"`
+	Request []byte `dynamodbav:"request"`
+	Answer  []byte `dynamodbav:"answer"`
+	TTL     int64  `dynamodbav:"ttl"`
+}
+
+func (i *Idempotency) put(table string) (types.TransactWriteItem, error) {
+	at := idempotencyKey(i.Principal, i.ClientKey)
+	item, err := put(table, idempotencyItem{PK: at.pk, SK: at.sk, Request: i.Request, Answer: i.Answer, TTL: i.CreatedAt.Add(IdempotencyLifetime).Unix()},
+		// DynamoDB removes lapsed items late; until it does they count for nothing.
+		absent+" OR #ttl <= :now")
+	if err != nil {
+		return item, err
+	}
+	item.Put.ExpressionAttributeNames = map[string]string{"#ttl": "ttl"}
+	item.Put.ExpressionAttributeValues = map[string]types.AttributeValue{":now": number(i.CreatedAt.Unix())}
+	return item, nil
+}
+
+// Idempotency reads the record of a create; ErrNotFound if there is none.
+func (s *Store) Idempotency(ctx context.Context, principal, clientKey string, now time.Time) (Idempotency, error) {
+	var it idempotencyItem
+	found, err := s.get(ctx, s.resources, idempotencyKey(principal, clientKey), &it)
+	if err != nil {
+		return Idempotency{}, fmt.Errorf("idempotency record: %w", err)
+	}
+	if !found || it.TTL <= now.Unix() {
+		return Idempotency{}, ErrNotFound
+	}
+	return Idempotency{Principal: principal, ClientKey: clientKey, Request: it.Request, Answer: it.Answer}, nil
+}

@@ -1,0 +1,210 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"cjj365.cc/bb/shared/session"
+	"cjj365.cc/bb/shared/user"
+)
+
+// sessionItem is a login.
+type sessionItem struct {
+	PK         string `dynamodbav:"pk"`
+	SK         string `dynamodbav:"sk"`
+	User       int64  `dynamodbav:"user_id"`
+	ID         int64  `dynamodbav:"id"`
+	Email      string `dynamodbav:"email"`
+	Digest     []byte `dynamodbav:"digest"`
+	Family     int64  `dynamodbav:"family,omitempty"`
+	CreatedAt  int64  `dynamodbav:"created_at"`
+	ExpiresAt  int64  `dynamodbav:"expires_at"`
+	HardEnd    int64  `dynamodbav:"hard_end"`
+	LastUsedAt int64  `dynamodbav:"last_used_at"`
+	TTL        int64  `dynamodbav:"ttl"`
+}
+
+func newSessionItem(s session.Session) sessionItem {
+	at := sessionKey(s.User, s.ID)
+	return sessionItem{
+		PK: at.pk, SK: at.sk, User: s.User, ID: s.ID, Email: s.Email, Digest: s.Digest, Family: s.Family,
+		CreatedAt: milliseconds(s.CreatedAt), ExpiresAt: milliseconds(s.ExpiresAt), HardEnd: milliseconds(s.HardEnd),
+		LastUsedAt: milliseconds(s.LastUsedAt), TTL: s.ExpiresAt.Unix(),
+	}
+}
+
+// familyItem is a line of refresh tokens.
+type familyItem struct {
+	PK        string      `dynamodbav:"pk"`
+	SK        string      `dynamodbav:"sk"`
+	User      int64       `dynamodbav:"user_id"`
+	ID        int64       `dynamodbav:"id"`
+	Email     string      `dynamodbav:"email"`
+	Session   int64       `dynamodbav:"session"`
+	Current   [][]byte    `dynamodbav:"current"`
+	Spent     []spentItem `dynamodbav:"spent"`
+	AuthTime  int64       `dynamodbav:"auth_time"`
+	ExpiresAt int64       `dynamodbav:"expires_at"`
+	Revoked   bool        `dynamodbav:"revoked"`
+	Revision  int64       `dynamodbav:"revision"`
+	TTL       int64       `dynamodbav:"ttl"`
+}
+
+type spentItem struct {
+	Digest []byte `dynamodbav:"digest"`
+	At     int64  `dynamodbav:"at"`
+	Lost   bool   `dynamodbav:"lost"`
+}
+
+func newFamilyItem(f session.Family) familyItem {
+	at := familyKey(f.User, f.ID)
+	it := familyItem{
+		PK: at.pk, SK: at.sk, User: f.User, ID: f.ID, Email: f.Email, Session: f.Session, Current: f.Current,
+		AuthTime: milliseconds(f.AuthTime), ExpiresAt: milliseconds(f.ExpiresAt), Revoked: f.Revoked, Revision: f.Revision,
+		TTL: f.ExpiresAt.Unix(),
+	}
+	for _, s := range f.Spent {
+		it.Spent = append(it.Spent, spentItem{s.Digest, milliseconds(s.At), s.Lost})
+	}
+	return it
+}
+
+func (it familyItem) family() session.Family {
+	f := session.Family{
+		User: it.User, ID: it.ID, Email: it.Email, Session: it.Session, Current: it.Current,
+		AuthTime: instant(it.AuthTime), ExpiresAt: instant(it.ExpiresAt), Revoked: it.Revoked, Revision: it.Revision,
+	}
+	for _, s := range it.Spent {
+		f.Spent = append(f.Spent, session.Spent{Digest: s.Digest, At: instant(s.At), Lost: s.Lost})
+	}
+	return f
+}
+
+// login is what both kinds of login item tell of themselves, to find the oldest.
+type login struct {
+	SK        string `dynamodbav:"sk"`
+	ID        int64  `dynamodbav:"id"`
+	Family    int64  `dynamodbav:"family"`
+	CreatedAt int64  `dynamodbav:"created_at"`
+	AuthTime  int64  `dynamodbav:"auth_time"`
+}
+
+func (s *Store) logins(ctx context.Context, user int64) (sessions, families []login, err error) {
+	if sessions, err = query[login](ctx, s, s.credentials, userPartition(user), sessionPrefix); err != nil {
+		return nil, nil, err
+	}
+	families, err = query[login](ctx, s, s.credentials, userPartition(user), familyPrefix)
+	return sessions, families, err
+}
+
+// endSessions are the deletions of every session and refresh token of a user.
+func (s *Store) endSessions(ctx context.Context, user int64) ([]types.TransactWriteItem, error) {
+	sessions, families, err := s.logins(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	var items []types.TransactWriteItem
+	for _, l := range sessions {
+		items = append(items, remove(s.credentials, sessionKey(user, l.ID)))
+	}
+	for _, l := range families {
+		items = append(items, remove(s.credentials, familyKey(user, l.ID)))
+	}
+	return items, nil
+}
+
+// CreateSession stores a login, with its line of refresh tokens if family is not nil, provided the
+// account is as it was when the password was checked: ErrConflict if not. A user with too many logins
+// loses the oldest.
+func (s *Store) CreateSession(ctx context.Context, u user.User, login session.Session, family *session.Family) error {
+	items, err := s.makeRoom(ctx, u.ID)
+	if err != nil {
+		return err
+	}
+	created, err := put(s.credentials, newSessionItem(login), absent)
+	if err != nil {
+		return err
+	}
+	items = append(items, created)
+	if family != nil {
+		created, err := put(s.credentials, newFamilyItem(*family), absent)
+		if err != nil {
+			return err
+		}
+		items = append(items, created)
+	}
+	return s.changeUser(ctx, "create session", u, items)
+}
+
+// makeRoom are the deletions of the oldest logins beyond what a user may have.
+func (s *Store) makeRoom(ctx context.Context, user int64) ([]types.TransactWriteItem, error) {
+	sessions, families, err := s.logins(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	byAge := func(a, b login) int { return cmp.Compare(a.CreatedAt+a.AuthTime, b.CreatedAt+b.AuthTime) }
+	slices.SortFunc(sessions, byAge)
+	slices.SortFunc(families, byAge)
+	var items []types.TransactWriteItem
+	for len(sessions)+1 > session.MaxPerUser {
+		items = append(items, remove(s.credentials, sessionKey(user, sessions[0].ID)))
+		sessions = sessions[1:]
+	}
+	for len(families)+1 > session.MaxPerUser {
+		items = append(items, remove(s.credentials, familyKey(user, families[0].ID)))
+		families = families[1:]
+	}
+	return items, nil
+}
+
+// EndSession removes a session and the line of refresh tokens that renews it. Ending what has ended
+// is no error.
+func (s *Store) EndSession(ctx context.Context, user, id int64) error {
+	var l login
+	if _, err := s.get(ctx, s.credentials, sessionKey(user, id), &l); err != nil {
+		return err
+	}
+	items := []types.TransactWriteItem{remove(s.credentials, sessionKey(user, id))}
+	if l.Family != 0 {
+		items = append(items, remove(s.credentials, familyKey(user, l.Family)))
+	}
+	_, err := s.transact(ctx, "end session", items)
+	return err
+}
+
+// Family reads a line of refresh tokens; ErrNotFound if there is none.
+func (s *Store) Family(ctx context.Context, user, id int64) (session.Family, error) {
+	var it familyItem
+	found, err := s.get(ctx, s.credentials, familyKey(user, id), &it)
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	return it.family(), err
+}
+
+// RotateFamily stores a rotated line with the session of its newest pair, which takes the place of the
+// session before; renewed is nil if the line was revoked. ErrConflict if the line was rotated at the
+// same time. A crash leaves either all of it or nothing.
+func (s *Store) RotateFamily(ctx context.Context, before, after session.Family, renewed *session.Session) error {
+	item, err := put(s.credentials, newFamilyItem(after), "revision = :revision")
+	if err != nil {
+		return err
+	}
+	item.Put.ExpressionAttributeValues = map[string]types.AttributeValue{":revision": number(before.Revision)}
+	items := []types.TransactWriteItem{item, remove(s.credentials, sessionKey(before.User, before.Session))}
+	if renewed != nil {
+		created, err := put(s.credentials, newSessionItem(*renewed), absent)
+		if err != nil {
+			return err
+		}
+		items = append(items, created)
+	}
+	failed, err := s.transact(ctx, "rotate refresh token", items)
+	if err == nil && slices.Contains(failed, 0) {
+		return ErrConflict
+	}
+	return err
+}

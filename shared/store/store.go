@@ -1,0 +1,240 @@
+// Package store is the two DynamoDB tables. Each method is one thing that happens to what is kept, and
+// says under which condition.
+//
+// The credential table holds what the authorizer reads; package authn reads the same items.
+//
+//	pk            sk                     what                              Go type
+//	USER#<user>   OWNER                  state; revision of the key list   ownerItem
+//	USER#<user>   KEY#<16 digits>        an API key                        keyItem
+//	USER#<user>   SESSION#<16 digits>    a login                           sessionItem
+//	USER#<user>   FAMILY#<16 digits>     a line of refresh tokens          familyItem
+//
+// The resource table holds the rest.
+//
+//	USER#<user>             PROFILE      an account                        userItem
+//	EMAIL#<email>           EMAIL        who has the address               claimItem
+//	NAME#<name, lower>      NAME         who has the name                  claimItem
+//	CODE#<purpose>:<email>  CODE         a verification code               codeItem
+//	RATE#<what>#<window>    RATE         a count of tries                  n, ttl
+//	IDEMPOTENCY#<caller>#…  IDEMPOTENCY  the answer to a create            idempotencyItem
+//	COUNTER#<kind>          COUNTER      the last id given                 n
+//
+// Times are epoch milliseconds, except ttl, which DynamoDB reads in seconds. Ids in sort keys are
+// zero-padded so that they sort as numbers. Reads are strongly consistent.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+
+	"cjj365.cc/bb/shared/awsenv"
+	"cjj365.cc/bb/shared/problem"
+)
+
+// Store is the tables.
+type Store struct {
+	db          *dynamodb.Client
+	credentials string
+	resources   string
+}
+
+// Budget is the longest that one operation may wait for DynamoDB.
+const Budget = 2500 * time.Millisecond
+
+// Open makes a store of the named tables, with the region, credentials and endpoint of the
+// environment.
+func Open(credentialTable, resourceTable string) (*Store, error) {
+	configuration, err := awsenv.Config()
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	db := dynamodb.NewFromConfig(configuration, func(o *dynamodb.Options) { o.BaseEndpoint = awsenv.Endpoint("DYNAMODB") })
+	return &Store{db: db, credentials: credentialTable, resources: resourceTable}, nil
+}
+
+// Errors of conditions. Methods name those they return.
+var (
+	ErrNotFound = errors.New("no such item")
+	ErrConflict = errors.New("the item was changed at the same time")
+)
+
+// failure says what was being done. What may pass in a moment becomes a problem that tells the caller
+// to try again; anything else stays internal.
+func failure(doing string, err error) error {
+	var api smithy.APIError
+	var network net.Error
+	passing := errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded)
+	if errors.As(err, &api) {
+		switch api.ErrorCode() {
+		case "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded", "InternalServerError",
+			"TransactionConflictException", "TransactionInProgressException", "ServiceUnavailable":
+			passing = true
+		}
+		passing = passing || api.ErrorFault() == smithy.FaultServer
+	}
+	if !passing {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	p := problem.Unavailable.New("The table is busy; try again.")
+	p.RetryAfter = time.Second
+	p.Cause = fmt.Errorf("%s: %w", doing, err)
+	return p
+}
+
+// get reads one item into out and reports whether it exists.
+func (s *Store) get(ctx context.Context, table string, key key, out any) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, Budget)
+	defer cancel()
+	answer, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{TableName: &table, Key: key.attributes(), ConsistentRead: aws.Bool(true)})
+	if err != nil {
+		return false, failure("read "+key.sk, err)
+	}
+	if answer.Item == nil {
+		return false, nil
+	}
+	if err := attributevalue.UnmarshalMap(answer.Item, out); err != nil {
+		return false, fmt.Errorf("read %s: %w", key.sk, err)
+	}
+	return true, nil
+}
+
+// query reads every item of a partition whose sort key begins with prefix, largest first.
+func query[T any](ctx context.Context, s *Store, table, pk, prefix string) ([]T, error) {
+	ctx, cancel := context.WithTimeout(ctx, Budget)
+	defer cancel()
+	items := []T{}
+	pages := dynamodb.NewQueryPaginator(s.db, &dynamodb.QueryInput{
+		TableName: &table, ConsistentRead: aws.Bool(true), ScanIndexForward: aws.Bool(false),
+		KeyConditionExpression:    aws.String("pk = :pk AND begins_with(sk, :prefix)"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":pk": text(pk), ":prefix": text(prefix)},
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, failure("list "+prefix, err)
+		}
+		var some []T
+		if err := attributevalue.UnmarshalListOfMaps(page.Items, &some); err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		items = append(items, some...)
+	}
+	return items, nil
+}
+
+// transact writes all or nothing. failed lists which items' conditions did not hold; a conflict with
+// another transaction is tried again here.
+func (s *Store) transact(ctx context.Context, doing string, items []types.TransactWriteItem) (failed []int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, Budget)
+	defer cancel()
+	for {
+		_, err := s.db.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{TransactItems: items})
+		var canceled *types.TransactionCanceledException
+		if !errors.As(err, &canceled) {
+			if err != nil {
+				err = failure(doing, err)
+			}
+			return nil, err
+		}
+		for i, reason := range canceled.CancellationReasons {
+			if aws.ToString(reason.Code) == "ConditionalCheckFailed" {
+				failed = append(failed, i)
+			}
+		}
+		if len(failed) > 0 {
+			return failed, nil
+		}
+		passing := slices.ContainsFunc(canceled.CancellationReasons, func(r types.CancellationReason) bool {
+			switch aws.ToString(r.Code) {
+			case "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded":
+				return true
+			}
+			return false
+		})
+		if !passing {
+			return nil, failure(doing, err)
+		}
+		if !pause(ctx) {
+			return nil, failure(doing, context.DeadlineExceeded)
+		}
+	}
+}
+
+// pause waits a random while, so that writers in conflict part; false when the time is up.
+func pause(ctx context.Context) bool {
+	timer := time.NewTimer(time.Duration(5+rand.IntN(40)) * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// attempts is how often an optimistic change is tried before the caller is asked to try again.
+const attempts = 10
+
+// busy is the answer when other writers won every time.
+func busy(doing string) error {
+	p := problem.Unavailable.New("Too many changes at the same time; try again.")
+	p.RetryAfter = time.Second
+	p.Cause = errors.New(doing)
+	return p
+}
+
+func put(table string, item any, condition string) (types.TransactWriteItem, error) {
+	attributes, err := attributevalue.MarshalMap(item)
+	if err != nil {
+		return types.TransactWriteItem{}, fmt.Errorf("write %T: %w", item, err)
+	}
+	p := &types.Put{TableName: &table, Item: attributes}
+	if condition != "" {
+		p.ConditionExpression = &condition
+	}
+	return types.TransactWriteItem{Put: p}, nil
+}
+
+func remove(table string, key key) types.TransactWriteItem {
+	return types.TransactWriteItem{Delete: &types.Delete{TableName: &table, Key: key.attributes()}}
+}
+
+func check(table string, key key, condition string) types.TransactWriteItem {
+	return types.TransactWriteItem{ConditionCheck: &types.ConditionCheck{TableName: &table, Key: key.attributes(), ConditionExpression: &condition}}
+}
+
+const absent, present = "attribute_not_exists(pk)", "attribute_exists(pk)"
+
+func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
+
+func number(n int64) types.AttributeValue {
+	return &types.AttributeValueMemberN{Value: fmt.Sprint(n)}
+}
+
+func binary(b []byte) types.AttributeValue { return &types.AttributeValueMemberB{Value: b} }
+
+// instant is the time of milliseconds, the zero time for none; milliseconds is its inverse.
+func instant(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+func milliseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
