@@ -30,7 +30,7 @@ func (h *handler) routes() *wire.API {
 	a := wire.New()
 	wire.Register(a, wire.Operation{
 		Method: "GET", Path: keys, ID: "list-api-keys", Rule: rule(access.Read, ""),
-		Summary: "List API keys", Description: "Newest first, metadata only.",
+		Summary: "List API keys", Description: "newest first, metadata only.",
 	}, h.list)
 	wire.Register(a, wire.Operation{
 		Method: "POST", Path: keys, ID: "create-api-key", Rule: rule(access.Write, ""), Status: 201,
@@ -61,8 +61,8 @@ type path struct {
 	ID   int64 `path:"apikey_id" minimum:"1" maximum:"9007199254740991"`
 }
 
-// metadata is a key as lists show it.
-type metadata struct {
+// Metadata is a key as lists show it.
+type Metadata struct {
 	ID           int64             `json:"id"`
 	User         int64             `json:"user_id"`
 	Name         string            `json:"name"`
@@ -78,8 +78,8 @@ type metadata struct {
 	CreatedBy    string            `json:"created_by" doc:"The session or API key that made it."`
 }
 
-func (h *handler) show(k apikey.Key) metadata {
-	m := metadata{
+func (h *handler) show(k apikey.Key) Metadata {
+	m := Metadata{
 		ID: k.ID, User: k.User, Name: k.Name, Prefix: k.Prefix(), Status: k.Status(h.now()), Permissions: []wire.Permission{}, AllowedCIDRs: []string{},
 		ExpiresIn: int64(k.ExpiresAt.Sub(k.CreatedAt) / time.Second), CreatedAt: k.CreatedAt.UnixMilli(), ExpiresAt: k.ExpiresAt.UnixMilli(),
 		LastUsedFrom: k.LastUsedFrom, CreatedBy: k.Creator,
@@ -99,7 +99,7 @@ type listRequest struct {
 	wire.Paging
 }
 
-type listResponse struct{ Body wire.List[metadata] }
+type listResponse struct{ Body wire.List[Metadata] }
 
 func (h *handler) list(ctx context.Context, in *listRequest) (*listResponse, error) {
 	keys, err := h.store.APIKeys(ctx, in.User)
@@ -109,14 +109,14 @@ func (h *handler) list(ctx context.Context, in *listRequest) (*listResponse, err
 	return &listResponse{wire.Page(keys, in.Paging, h.show)}, nil
 }
 
-type getResponse struct{ Body wire.Data[metadata] }
+type getResponse struct{ Body wire.Data[Metadata] }
 
 func (h *handler) get(ctx context.Context, in *path) (*getResponse, error) {
 	k, err := h.store.APIKey(ctx, in.User, in.ID)
 	if err != nil {
 		return nil, missing(err, in.ID)
 	}
-	return &getResponse{wire.Data[metadata]{Data: h.show(k)}}, nil
+	return &getResponse{wire.Data[Metadata]{Data: h.show(k)}}, nil
 }
 
 func (h *handler) delete(ctx context.Context, in *path) (*struct{}, error) {

@@ -44,7 +44,7 @@ type generalResponse struct {
 type generalData struct {
 	User    *person `json:"user,omitempty"`
 	To      string  `json:"to,omitempty"`
-	Session *pair   `json:"session,omitempty"`
+	Session *Pair   `json:"session,omitempty"`
 	Email   string  `json:"email,omitempty"`
 	Status  string  `json:"status,omitempty"`
 }

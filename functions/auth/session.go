@@ -134,16 +134,16 @@ func (h *handler) bindings(ctx context.Context, in *struct{ credentialed }) (*bi
 	return &bindingsResponse{wire.Data[[]string]{Data: []string{}}}, nil
 }
 
-// pair is an access token with the refresh token that renews it (RFC 6749 §5.1).
-type pair struct {
+// Pair is an access token with the refresh token that renews it (RFC 6749 §5.1).
+type Pair struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"`
 	TokenType    string `json:"token_type"`
 	ExpiresIn    int    `json:"expires_in" doc:"Seconds."`
 }
 
-func newPair(accessToken, refresh token.Token) *pair {
-	return &pair{accessToken.Reveal(), refresh.Reveal(), "Bearer", int(session.AccessLifetime / time.Second)}
+func newPair(accessToken, refresh token.Token) *Pair {
+	return &Pair{accessToken.Reveal(), refresh.Reveal(), "Bearer", int(session.AccessLifetime / time.Second)}
 }
 
 type refreshRequest struct {
@@ -154,10 +154,10 @@ type refreshRequest struct {
 
 type refreshResponse struct{ Body wire.Data[refreshed] }
 
-// refreshed is the pair twice: agents in the field read one or the other form (contract §4).
+// refreshed is the Pair twice: agents in the field read one or the other form (contract §4).
 type refreshed struct {
-	pair
-	Session *pair `json:"session"`
+	Pair
+	Session *Pair `json:"session"`
 }
 
 func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResponse, error) {
@@ -177,7 +177,7 @@ func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResp
 		after := before
 		next, outcome := after.Rotate(t, h.now())
 		var login *session.Session
-		var answer *pair
+		var answer *Pair
 		switch outcome {
 		case session.Unknown:
 			return nil, invalid
@@ -212,7 +212,7 @@ func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResp
 var errRotated = problem.TokenRotated.New("refresh token has been rotated")
 
 // renew makes the session of a rotated family.
-func (h *handler) renew(f *session.Family, refresh token.Token) (*session.Session, *pair, error) {
+func (h *handler) renew(f *session.Family, refresh token.Token) (*session.Session, *Pair, error) {
 	id, err := randomID()
 	if err != nil {
 		return nil, nil, err

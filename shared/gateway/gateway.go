@@ -70,12 +70,9 @@ func Env(names ...string) []string {
 }
 
 // Wrap puts around h what every function needs. corsOrigin is the one web origin that may call with
-// cookies; "" and "null" stand for none.
+// cookies; empty for none.
 func Wrap(h http.Handler, corsOrigin string, log *slog.Logger) (http.Handler, error) {
 	sameSite := http.NewCrossOriginProtection()
-	if corsOrigin == "null" {
-		corsOrigin = ""
-	}
 	if corsOrigin != "" {
 		if err := sameSite.AddTrustedOrigin(corsOrigin); err != nil {
 			return nil, fmt.Errorf("CORS_ORIGIN: %w", err)
