@@ -1,24 +1,79 @@
-# make run    the whole stack on this machine      make test   every test
-# make bench  the table of ratios                  make lint   vet, staticcheck, cfn-lint, sam validate
+# make run    the whole stack on this machine; Ctrl-C ends it, make reset forgets what it kept
+# make test   every test                 make lint   vet, staticcheck, cfn-lint, sam validate
+# make bench  the table of ratios        make fuzz   each fuzz test for a while (FUZZTIME=1m)
 
-MODULE    := cjj365.cc/bb
 FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser
-TOOLS     := .tools
-# Where the logical name of template.yaml and the folder differ in more than case and place.
-FOLDER     = $(if $(filter Authorizer,$*),authorizer,functions/$(shell echo $* | tr A-Z a-z))
-# SAM builds for the machine named by Arch; on its own make builds for this one.
-GOARCH    ?= $(shell go env GOARCH)
+JARS      := .tools/dynamodb/.complete
+VENV      := .tools/venv/.complete
+FUZZTIME  ?= 20s
+GO_FILES  := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
-.PHONY: run reset test lint bench build tools openapi sam-validate clean
+.PHONY: run reset test race lint bench fuzz build local openapi clean
 
-# sam build calls build-NAME with ARTIFACTS_DIR; make build calls it for each function.
+run: build local $(JARS)
+	@exec build/local
+
+reset: local
+	@build/local reset
+
+test: $(JARS)
+	@go tool gotestsum --format pkgname -- -timeout 15m ./...
+
+race: $(JARS)
+	@go tool gotestsum --format pkgname -- -race -timeout 15m ./...
+
+lint: $(VENV)
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt'; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	.tools/venv/bin/cfn-lint template.yaml
+	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .tools/venv/bin/sam validate --lint
+
+bench: $(JARS) build
+	@go run ./bench
+
+# Every fuzz test there is, one after the other.
+fuzz: $(JARS)
+	@go list ./... | while read -r package; do \
+	  go test -list '^Fuzz' "$$package" | grep '^Fuzz' | while read -r name; do \
+	    echo "$$package $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; done || exit 1; done
+
+# Writes functions/docs/openapi anew from the code.
+openapi:
+	@BB_UPDATE_OPENAPI=1 go test -run '^TestOpenAPI$$' ./functions/...
+
+# --- Functions -----------------------------------------------------------------------------------
+
+# sam build calls build-NAME with ARTIFACTS_DIR, for Lambda; make build builds all for this machine.
+# Nothing of the machine is in the binary: two builds of the same source are the same bytes.
+FOLDER = $(if $(filter Authorizer,$*),authorizer,functions/$(shell echo $* | tr A-Z a-z))
 build-%:
-	@mkdir -p $(or $(ARTIFACTS_DIR),build/$*)
-	@CGO_ENABLED=0 GOOS=$(or $(BB_GOOS),linux) GOARCH=$(or $(BB_GOARCH),arm64) \
+	@mkdir -p $(or $(ARTIFACTS_DIR),build/lambda/$*)
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$(or $(BB_GOARCH),arm64) GOFLAGS= \
 	  go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags='-s -w -buildid=' \
-	  -o $(or $(ARTIFACTS_DIR),build/$*)/bootstrap ./$(FOLDER)
+	  -o $(or $(ARTIFACTS_DIR),build/lambda/$*)/bootstrap ./$(FOLDER)
 
-build: $(addprefix .build-,$(FUNCTIONS))
+build: $(FUNCTIONS:%=build/%/bootstrap)
 
-.build-%:
-	@BB_GOOS=$(shell go env GOOS) BB_GOARCH=$(GOARCH) $(MAKE) --no-print-directory build-$*
+build/%/bootstrap: $(GO_FILES) go.mod go.sum template.yaml
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags='-s -w -buildid=' -o $@ ./$(FOLDER)
+
+local:
+	@go build -o build/local ./local
+
+# --- Tools: fetched once, by the ordinary package clients, into .tools ----------------------------
+
+$(JARS): local/dynamodb/pom.xml
+	@command -v mvn >/dev/null || { echo 'bb: Maven is missing; install it (Debian: apt install maven, macOS: brew install maven)' >&2; exit 1; }
+	@echo 'fetching DynamoDB Local'
+	@mvn -q -B -f local/dynamodb/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.tools/dynamodb
+	@touch $@
+
+$(VENV): requirements.txt
+	@echo 'fetching the AWS SAM CLI and cfn-lint'
+	@python3 -m venv .tools/venv && .tools/venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+clean:
+	@rm -rf build .aws-sam

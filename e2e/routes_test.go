@@ -1,0 +1,227 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"cjj365.cc/bb/local/template"
+)
+
+// operation is what OpenAPI says of one method of one path.
+type operation struct {
+	ID          string                `json:"operationId"`
+	Security    []map[string][]string `json:"security"`
+	Permissions []string              `json:"x-required-permissions"`
+	RequestBody json.RawMessage       `json:"requestBody"`
+}
+
+type route struct {
+	method, path string
+	operation
+}
+
+// described is every operation that /openapi.json has.
+func described(t *testing.T) []route {
+	t.Helper()
+	r := shared.mustCall(t, "GET", "/openapi.json", "")
+	var document struct {
+		Paths map[string]map[string]operation `json:"paths"`
+	}
+	if err := json.Unmarshal(r.Body, &document); err != nil {
+		t.Fatal(err)
+	}
+	var routes []route
+	for path, methods := range document.Paths {
+		for method, op := range methods {
+			routes = append(routes, route{strings.ToUpper(method), path, op})
+		}
+	}
+	slices.SortFunc(routes, func(a, b route) int { return strings.Compare(a.path+a.method, b.path+b.method) })
+	if len(routes) < 15 {
+		t.Fatalf("only %d operations are described", len(routes))
+	}
+	return routes
+}
+
+// at fills the path's parameters: the user, and an object that exists.
+func (r route) at(user, key int64) string {
+	return strings.NewReplacer("{user_id}", fmt.Sprint(user), "{apikey_id}", fmt.Sprint(key)).Replace(r.path)
+}
+
+func (r route) public() bool { return len(r.Security) == 0 }
+
+func TestRoutesOfTemplateAndDescriptionAgree(t *testing.T) {
+	parsed, err := template.Read("../template.yaml", template.Options{Parameters: map[string]string{"MailFrom": "bb@example.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	undescribed := []string{"/openapi.json", "/docs", "/docs/{proxy+}"} // the description and its page
+	served := map[string]bool{}
+	for _, r := range parsed.API.Routes {
+		served[r.Path] = false
+	}
+	for _, r := range described(t) {
+		path := r.path
+		if _, ok := served[path]; !ok && strings.HasPrefix(path, "/auth/") {
+			path = "/auth/{proxy+}"
+		}
+		if _, ok := served[path]; !ok {
+			t.Errorf("%s %s is described and not in template.yaml", r.method, r.path)
+		}
+		served[path] = true
+		i := slices.IndexFunc(parsed.API.Routes, func(t template.Route) bool { return t.Path == path })
+		if i >= 0 && r.public() != (parsed.API.Routes[i].Authorizer == nil) {
+			t.Errorf("%s %s: public %v in the description only", r.method, r.path, r.public())
+		}
+	}
+	for path, found := range served {
+		if !found && !slices.Contains(undescribed, path) {
+			t.Errorf("%s is in template.yaml and not described", path)
+		}
+	}
+}
+
+// TestWhoMayCallWhat calls every operation with every kind of credential. No operation is exempt: one
+// that needs a credential refuses those without it, and nobody reaches another user's objects.
+func TestWhoMayCallWhat(t *testing.T) {
+	owner := shared.login(t)
+	victim, _ := shared.key(t, owner, `{"name":"victim","permissions":[]}`)
+	_, none := shared.key(t, owner, `{"name":"no permissions","permissions":[]}`)
+	revokedID, revoked := shared.key(t, owner, `{"name":"revoked","permissions":["apikeys.write"]}`)
+	if r := shared.mustCall(t, "DELETE", fmt.Sprintf("/apiv1/users/1/apikeys/%d", revokedID), "", owner); r.Status != http.StatusNoContent {
+		t.Fatalf("revoke: %d", r.Status)
+	}
+	stranger := shared.stranger(t)
+	for _, r := range described(t) {
+		if r.public() {
+			continue
+		}
+		body := ""
+		if r.RequestBody != nil {
+			body = `{"name":"x","permissions":[]}`
+		}
+		for _, tc := range []struct {
+			who        string
+			credential string
+			user       int64
+			want       []int
+		}{
+			{"nobody", "", 1, []int{401}},
+			{"a deleted key", "Authorization: Bearer " + revoked, 1, []int{401}},
+			{"a mistyped key", "Authorization: Bearer " + none[:len(none)-1], 1, []int{401}},
+			{"a device's token of another kind", "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.", 1, []int{401}},
+			{"another user on the owner's path", stranger, 1, []int{403}},
+			{"the owner on another user's path", owner, 2, []int{403}},
+			{"another user, the owner's object under the own path", stranger, 2, []int{404}},
+			{"a key without permissions", "Authorization: Bearer " + none, 1, []int{403}},
+		} {
+			want := tc.want
+			switch {
+			case !strings.Contains(r.path, "{user_id}") && want[0] != 401: // nobody's path
+				want = []int{200}
+			case tc.user == 2 && want[0] == 404 && !strings.Contains(r.path, "{apikey_id}"):
+				want = []int{200, 201}
+			}
+			var headers []string
+			if tc.credential != "" {
+				headers = []string{tc.credential}
+			}
+			got := shared.mustCall(t, r.method, r.at(tc.user, victim), body, headers...)
+			if !slices.Contains(want, got.Status) {
+				t.Errorf("%s %s by %s: %d %.200s, want %v", r.method, r.path, tc.who, got.Status, got.Body, want)
+			}
+			if got.Status >= 400 && (got.Error.Code == 0 || got.Error.What == "" || got.Error.Params == nil) {
+				t.Errorf("%s %s by %s: no envelope: %.200s", r.method, r.path, tc.who, got.Body)
+			}
+			if tc.who == "a key without permissions" && got.Status == 403 {
+				if got.Error.Code != 4003 || got.Error.Params["required"] != r.Permissions[0] || got.Header.Get("X-Accepted-Permissions") != r.Permissions[0] {
+					t.Errorf("%s %s names %v, needs %v", r.method, r.path, got.Error.Params, r.Permissions)
+				}
+			}
+		}
+	}
+	if r := shared.mustCall(t, "GET", fmt.Sprintf("/apiv1/users/1/apikeys/%d", victim), "", owner); r.Status != http.StatusOK {
+		t.Errorf("the key that strangers asked for: %d", r.Status)
+	}
+}
+
+// stranger gives the Cookie header of a second user.
+func (s *stack) stranger(t *testing.T) string {
+	t.Helper()
+	const email = "stranger@example.org"
+	fields := func(action, more string) string {
+		return fmt.Sprintf(`{"action":%q,"email":%q%s}`, action, email, more)
+	}
+	const password = `,"password":"Correct-horse-1"`
+	if r := s.mustCall(t, "POST", "/auth/general", fields("register", password)); r.Status != 200 {
+		t.Fatalf("register: %d %s", r.Status, r.Body)
+	}
+	files, err := os.ReadDir(s.state + "/mail")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := ""
+	for _, f := range files {
+		text, err := os.ReadFile(s.state + "/mail/" + f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := sixDigits.FindSubmatch(text); m != nil && strings.Contains(string(text), email) {
+			code = string(m[1])
+		}
+	}
+	if r := s.mustCall(t, "POST", "/auth/general", fields("activate-user", `,"verify_code":"`+code+`"`)); r.Status != 200 {
+		t.Fatalf("activate: %d %s", r.Status, r.Body)
+	}
+	r := s.mustCall(t, "POST", "/auth/general", fields("login", password))
+	return "Cookie: " + r.Header.Get("Set-Cookie")
+}
+
+// TestHostileInputIsAnsweredInTheEnvelope sends what fuzzers send to every operation: the answer is a
+// refusal in the envelope, never 5xx, and never repeats a stack trace.
+func TestHostileInputIsAnsweredInTheEnvelope(t *testing.T) {
+	owner := shared.login(t)
+	bodies := []string{
+		``, `{`, `null`, `[]`, `7`, `"x"`, `{"name":null}`, `{"name":[],"permissions":{}}`, `{"action":{}}`, `{"refresh_token":null}`,
+		strings.Repeat(`{"a":`, 5000), `{"name":"` + strings.Repeat("x", 70000) + `"}`, "\xff\xfe\x00", `{"name":"\ud800","permissions":[]}`,
+		`{"name":"a","name":7,"permissions":[]}`, `{"permissions":[` + strings.Repeat(`{},`, 2000) + `{}]}`,
+	}
+	queries := []string{"", "?offset=9223372036854775808", "?limit=-1", "?limit=1000000000", "?offset=x&limit=%00", "?%ff=%fe", "?name=%0d%0aX-Evil:%201", "?" + strings.Repeat("a=b&", 500)}
+	segments := []string{"0", "-1", "9223372036854775808", "x", "%00", "%2e%2e", "..%2f", "1%0d%0a", "*", strings.Repeat("9", 300)}
+	check := func(method, path, body string) {
+		r, err := shared.call(method, path, body, owner)
+		if err != nil {
+			t.Errorf("%s %.80s: %v", method, path, err)
+			return
+		}
+		if r.Status >= 500 || r.Status >= 400 && (r.Error.Code == 0 || r.Error.What == "") || strings.Contains(string(r.Body), "goroutine") || r.Header.Get("X-Evil") != "" {
+			t.Errorf("%s %.80s %.60q: %d %.300s", method, path, body, r.Status, r.Body)
+		}
+	}
+	for _, r := range described(t) {
+		if r.ID == "logout" {
+			continue // it would end the session; its inputs are those of the others
+		}
+		if r.RequestBody != nil {
+			for _, body := range bodies {
+				check(r.method, r.at(1, 999999), body)
+			}
+		}
+		for _, query := range queries {
+			check(r.method, r.at(1, 999999)+query, "")
+		}
+		for _, segment := range segments {
+			if strings.Contains(r.path, "{apikey_id}") {
+				check(r.method, strings.NewReplacer("{user_id}", "1", "{apikey_id}", segment).Replace(r.path), "")
+			}
+			if strings.Contains(r.path, "{user_id}") {
+				check(r.method, strings.NewReplacer("{user_id}", segment, "{apikey_id}", "1").Replace(r.path), "")
+			}
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs scripts/*.txtar. Beside testscript's own commands they have
+//
+//	login          logs the first user in; cookies.txt and $COOKIE hold the session
+//	status CODE    the last curl, which wrote its status with -w, must have got CODE
+//	set NAME EXPR FILE    sets a variable to what jq finds in a JSON file
+//	is EXPR FILE          fails unless jq finds EXPR true of a JSON file
+//	mail ADDRESS          sets $CODE to the code in the newest message to an address
+//
+// and the variables URL, EMAIL, PASSWORD and JSON, a Content-Type header.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "scripts",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("URL", shared.URL)
+			env.Setenv("EMAIL", shared.Email)
+			env.Setenv("PASSWORD", shared.Password)
+			env.Setenv("JSON", "Content-Type: application/json")
+			// Each script registers people of its own.
+			env.Setenv("UNIQUE", strings.ToLower(filepath.Base(env.WorkDir)))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": func(ts *testscript.TestScript, neg bool, args []string) {
+				got := strings.TrimSpace(ts.ReadFile("stdout"))
+				if (got == args[0]) == neg {
+					ts.Fatalf("status %s, want %s", got, args[0])
+				}
+			},
+			"set": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Exec("jq", "-r", args[1], args[2]))
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+			},
+			"is": func(ts *testscript.TestScript, neg bool, args []string) {
+				if err := ts.Exec("jq", "-e", args[0], args[1]); (err == nil) == neg {
+					ts.Fatalf("%s: %s", args[0], ts.ReadFile(args[1]))
+				}
+			},
+			"mail": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv("CODE", newestCode(ts, args[0]))
+			},
+		},
+	})
+}
+
+var sixDigits = regexp.MustCompile(`(?m)^ +([0-9]{6})\r?$`)
+
+// newestCode reads the outgoing mail of the stack, a file for each message, named by time.
+func newestCode(ts *testscript.TestScript, to string) string {
+	files, err := filepath.Glob(filepath.Join(shared.state, "mail", "*"))
+	ts.Check(err)
+	for i := len(files) - 1; i >= 0; i-- {
+		text, err := os.ReadFile(files[i])
+		ts.Check(err)
+		if code := sixDigits.FindSubmatch(text); code != nil && strings.Contains(string(text), "\nTo: <"+to+">") {
+			return string(code[1])
+		}
+	}
+	ts.Fatalf("no code was mailed to %s", to)
+	return ""
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"cjj365.cc/bb/local/dynamodb"
+	"cjj365.cc/bb/local/gateway"
+	"cjj365.cc/bb/local/lambda"
+	"cjj365.cc/bb/local/ses"
+	"cjj365.cc/bb/local/template"
+)
+
+// drainTimeout is how long requests under way may take when the stack stops.
+const drainTimeout = 5 * time.Second
+
+// A config says what to run.
+type config struct {
+	template string
+	build    string
+	state    string
+}
+
+// A stack is what runs. Its parts are stopped in the reverse order of their start.
+type stack struct {
+	config
+	state    *state
+	listener net.Listener
+	url      string
+	user     firstUser
+	template *template.Template
+	database *dynamodb.Server // nil without tables
+	host     *lambda.Host
+	server   *http.Server
+	stops    []func()
+}
+
+// serve runs the stack until ctx ends, which is no error.
+func serve(ctx context.Context, c config) error {
+	s := &stack{config: c}
+	defer s.stop()
+	if err := s.start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	s.announce(os.Stdout)
+	return s.wait(ctx)
+}
+
+func (s *stack) stop() {
+	for _, stop := range slices.Backward(s.stops) {
+		stop()
+	}
+}
+
+func (s *stack) onStop(stop func()) { s.stops = append(s.stops, stop) }
+
+// start does what fails most often first, and starts processes last.
+func (s *stack) start(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		s.lock,
+		s.listen,
+		s.read,
+		s.startDatabase,
+		s.startFunctions,
+		s.makeCustomResources,
+		s.startGateway,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return s.state.write(stackName, running{URL: s.url, Email: s.user.Email, Password: s.user.Password, PID: os.Getpid()})
+}
+
+func (s *stack) lock(context.Context) (err error) {
+	if s.state, err = openState(s.config.state); err != nil {
+		return err
+	}
+	s.onStop(s.state.release)
+	return nil
+}
+
+// listen takes the port. Who connects before the stack has started waits for it.
+func (s *stack) listen(context.Context) error {
+	port := os.Getenv("BB_PORT")
+	if port == "" {
+		port = "8080"
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("port %s is in use; set BB_PORT to another one", port)
+	}
+	if err != nil {
+		return fmt.Errorf("listen on the port in BB_PORT: %w", err)
+	}
+	s.onStop(func() { _ = listener.Close() })
+	s.listener, s.url = listener, "http://"+listener.Addr().String()
+	return nil
+}
+
+func (s *stack) read(context.Context) error {
+	parameters, err := s.parameters()
+	if err != nil {
+		return err
+	}
+	s.user = firstUser{Email: parameters["FirstUserEmail"], Password: parameters["FirstUserPassword"]}
+	s.template, err = template.Read(s.config.template, template.Options{Parameters: parameters})
+	if err != nil {
+		return err
+	}
+	if s.template.API == nil {
+		return fmt.Errorf("%s has no API to serve", s.config.template)
+	}
+	if err := lambda.CheckBuilt(s.build, s.template.Functions); err != nil {
+		return fmt.Errorf("%w; run: make build", err)
+	}
+	return nil
+}
+
+// parameters are this machine's, as far as the template declares them, and those of BB_PARAMETERS.
+func (s *stack) parameters() (map[string]string, error) {
+	declared, err := template.Parameters(s.config.template)
+	if err != nil {
+		return nil, err
+	}
+	local := map[string]string{
+		"Stage":              "local",
+		"MailFrom":           "bb@localhost.test",
+		"PublicURL":          s.url,
+		"DeletionProtection": "false",
+		// Load tests of one machine are not to be throttled.
+		"ThrottleRate":  "10000",
+		"ThrottleBurst": "5000",
+	}
+	if slices.Contains(declared, "FirstUserEmail") && slices.Contains(declared, "FirstUserPassword") {
+		user, err := s.state.firstUser()
+		if err != nil {
+			return nil, err
+		}
+		local["FirstUserEmail"], local["FirstUserPassword"] = user.Email, user.Password
+	}
+	parameters := map[string]string{}
+	for _, name := range declared {
+		if value, found := local[name]; found {
+			parameters[name] = value
+		}
+	}
+	for setting := range strings.FieldsSeq(os.Getenv("BB_PARAMETERS")) {
+		name, value, found := strings.Cut(setting, "=")
+		if !found {
+			return nil, errors.New("BB_PARAMETERS must be Name=Value Name=Value")
+		}
+		parameters[name] = value
+	}
+	return parameters, nil
+}
+
+func (s *stack) startDatabase(ctx context.Context) error {
+	if len(s.template.Tables) == 0 {
+		return nil
+	}
+	log, err := os.OpenFile(s.state.path(databaseLogName), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the database's log: %w", err)
+	}
+	defer log.Close() // the database has it open by itself
+	o := dynamodb.Options{Dir: s.state.path(databaseName), Log: log}
+	if os.Getenv("BB_MEMORY") == "1" {
+		o.Dir = ""
+	}
+	if s.database, err = dynamodb.Start(ctx, o); err != nil {
+		return err
+	}
+	s.onStop(s.database.Stop)
+	return s.database.CreateTables(ctx, s.template.Tables)
+}
+
+func (s *stack) startFunctions(context.Context) error {
+	mailbox, err := ses.NewMailbox(s.state.path(mailName), os.Stderr)
+	if err != nil {
+		return err
+	}
+	url, closeMailbox, err := listen(mailbox)
+	if err != nil {
+		return fmt.Errorf("listen for mail: %w", err)
+	}
+	s.onStop(closeMailbox)
+	env := map[string]string{"AWS_ENDPOINT_URL_SESV2": url}
+	if s.database != nil {
+		env["AWS_ENDPOINT_URL_DYNAMODB"] = s.database.URL
+	}
+	s.host, err = lambda.NewHost(s.template.Functions, lambda.Options{Build: s.build, Env: env, Log: os.Stderr})
+	if err != nil {
+		return err
+	}
+	s.onStop(s.host.Stop)
+	return nil
+}
+
+func (s *stack) makeCustomResources(ctx context.Context) error {
+	for _, c := range s.template.Custom {
+		if err := makeCustomResource(ctx, s.host, s.template, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stack) startGateway(context.Context) error {
+	handler, err := gateway.New(s.template, s.host, gateway.Options{AccessLog: os.Stderr, Log: os.Stderr})
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.config.template, err)
+	}
+	s.server = &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          log.New(os.Stderr, "gateway: ", 0),
+	}
+	s.onStop(s.drain)
+	go s.server.Serve(s.listener)
+	return nil
+}
+
+// drain stops accepting and lets requests under way finish.
+func (s *stack) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if s.server.Shutdown(ctx) != nil {
+		_ = s.server.Close()
+	}
+}
+
+// wait returns when the stack is to stop, or when the database has gone.
+func (s *stack) wait(ctx context.Context) error {
+	var databaseGone <-chan struct{}
+	if s.database != nil {
+		databaseGone = s.database.Done()
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-databaseGone:
+		return errors.New("DynamoDB Local ended by itself")
+	}
+}
+
+func (s *stack) announce(w io.Writer) {
+	fmt.Fprintf(w, "The stack runs at %s\n", s.url)
+	if s.user.Email == "" {
+		return
+	}
+	fmt.Fprintf(w, `First user: %s
+Password:   %s
+To log in:
+  curl -c cookies.txt -H 'Content-Type: application/json' -d '{"action":"login","email":"%s","password":"%s"}' %s/auth/general
+`, s.user.Email, s.user.Password, s.user.Email, s.user.Password, s.url)
+}

@@ -1,0 +1,281 @@
+package template_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cjj365.cc/bb/local/template"
+)
+
+// The product's own template: every property in it is understood, and the routes are these.
+func TestTheStack(t *testing.T) {
+	got, err := template.Read("../../template.yaml", template.Options{Parameters: map[string]string{
+		"Stage":             "local",
+		"MailFrom":          "bb@localhost.test",
+		"PublicURL":         "http://127.0.0.1:8080",
+		"FirstUserEmail":    "admin@example.test",
+		"FirstUserPassword": "secret",
+		"ThrottleRate":      "10000",
+		"CorsOrigin":        "https://console.example",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var routes []string
+	for _, r := range got.API.Routes {
+		authorizer := "NONE"
+		if r.Authorizer != nil {
+			authorizer = r.Authorizer.Function
+		}
+		routes = append(routes, fmt.Sprint(r.Method, " ", r.Path, " ", r.Function, " ", authorizer))
+	}
+	for _, want := range []string{
+		"ANY /auth Auth NONE",
+		"ANY /auth/{proxy+} Auth NONE",
+		"ANY /apiv1/users/{user_id}/apikeys ApiKeys Authorizer",
+		"ANY /apiv1/users/{user_id}/apikeys/{apikey_id} ApiKeys Authorizer",
+		"ANY /apiv1/me Me Authorizer",
+		"ANY /health Health NONE",
+	} {
+		if !slices.Contains(routes, want) {
+			t.Errorf("no route %s in\n%s", want, strings.Join(routes, "\n"))
+		}
+	}
+	auth, _ := got.Function("Auth")
+	if auth.Name != "bb-auth" || auth.Memory != 512 || auth.Timeout != 10*time.Second ||
+		auth.Environment["STAGE"] != "local" || auth.Environment["CREDENTIAL_TABLE"] != "bb-CredentialTable" {
+		t.Errorf("the function Auth: %+v", auth)
+	}
+	api := got.API
+	if api.Stage != "local" || api.Rate != 10000 || api.CORS.AllowOrigin != "https://console.example" || !api.CORS.AllowCredentials ||
+		api.GatewayResponses["AUTHORIZER_FAILURE"].Status != 503 || !strings.HasPrefix(api.AccessLogFormat, `{"time":"$context.`) {
+		t.Errorf("the API: stage %s, rate %v, CORS %+v, access log %s", api.Stage, api.Rate, api.CORS, api.AccessLogFormat)
+	}
+	if len(got.Tables) != 2 || got.Tables[0].TTLAttribute != "ttl" || len(got.Tables[0].Key) != 2 {
+		t.Errorf("the tables: %+v", got.Tables)
+	}
+	if len(got.Custom) != 1 || got.Custom[0].Function != "FirstUser" || got.Custom[0].Properties["Email"] != "admin@example.test" {
+		t.Errorf("the custom resources: %+v", got.Custom)
+	}
+}
+
+const api = `
+  Api:
+    Type: AWS::Serverless::Api
+    Properties:
+      StageName: test
+`
+
+// stack wraps resources in a template with parameters, conditions and one function's defaults.
+func stack(resources string) string {
+	return `Transform: AWS::Serverless-2016-10-31
+Parameters:
+  Word: {Type: String, Default: word}
+  Empty: {Type: String, Default: ""}
+  Count: {Type: Number, Default: 3, MinValue: 1, MaxValue: 9}
+  List: {Type: CommaDelimitedList, Default: "a, b"}
+Conditions:
+  Yes: !Equals [!Ref Word, word]
+  "No": !Not [!Condition Yes]
+  Both: !And [!Condition Yes, !Not [!Condition "No"]]
+  Either: !Or [{Condition: "No"}, {"Fn::Equals": [{Ref: Empty}, ""]}]
+Globals:
+  Function: {Runtime: provided.al2023, Timeout: 5, Environment: {Variables: {A: global, B: global}}}
+Resources:
+` + resources
+}
+
+func parse(text string) (*template.Template, error) {
+	return template.Parse("t.yaml", []byte(text), template.Options{Stack: "s"})
+}
+
+// Each expression is put into a function's environment.
+func TestIntrinsicFunctions(t *testing.T) {
+	for expression, want := range map[string]string{
+		`!Ref Word`:                                  "word",
+		`{Ref: Word}`:                                "word",
+		`!Ref AWS::Region`:                           "us-east-1",
+		`!Ref AWS::AccountId`:                        "123456789012",
+		`!Ref AWS::Partition`:                        "aws",
+		`!Ref AWS::StackName`:                        "s",
+		`!Ref AWS::URLSuffix`:                        "amazonaws.com",
+		`!Ref Table`:                                 "s-Table",
+		`!Ref Named`:                                 "given-word",
+		`!GetAtt Table.Arn`:                          "arn:aws:dynamodb:us-east-1:123456789012:table/s-Table",
+		`!GetAtt [Other, Arn]`:                       "arn:aws:lambda:us-east-1:123456789012:function:s-Other",
+		`{"Fn::GetAtt": [Other, Arn]}`:               "arn:aws:lambda:us-east-1:123456789012:function:s-Other",
+		`!Sub "${Word}-${AWS::Region}-${Table.Arn}"`: "word-us-east-1-arn:aws:dynamodb:us-east-1:123456789012:table/s-Table",
+		`!Sub ["${Mine}${Word}", {Mine: !Join ["-", [x, y]]}]`: "x-yword",
+		`!Sub "${!Literal} $ $5"`:                              "${Literal} $ $5",
+		`{"Fn::Sub": "${Count}"}`:                              "3",
+		`!Join [",", !Ref List]`:                               "a,b",
+		`!Join ["", [a, !Ref "AWS::NoValue", !Ref Word]]`:      "aword",
+		`!If [Yes, one, two]`:                                  "one",
+		`!If ["No", one, two]`:                                 "two",
+		`!If [Both, one, two]`:                                 "one",
+		`!If [Either, one, two]`:                               "one",
+		`{"Fn::If": ["No", one, !If [Yes, three, four]]}`:      "three",
+		`!If ["No", one, !Ref "AWS::NoValue"]`:                 "global",
+	} {
+		got, err := parse(stack(`
+  F:
+    Type: AWS::Serverless::Function
+    Properties: {Environment: {Variables: {A: ` + expression + `}}}
+  Other: {Type: AWS::Serverless::Function}
+  Named: {Type: AWS::DynamoDB::Table, Properties: {TableName: !Sub "given-${Word}", BillingMode: PAY_PER_REQUEST, KeySchema: [{AttributeName: pk, KeyType: HASH}]}}
+  Table: {Type: AWS::DynamoDB::Table, Properties: {BillingMode: PAY_PER_REQUEST, KeySchema: [{AttributeName: pk, KeyType: HASH}]}}
+`))
+		if err != nil {
+			t.Errorf("%s: %v", expression, err)
+			continue
+		}
+		if env := got.Functions[0].Environment; env["A"] != want || env["B"] != "global" {
+			t.Errorf("%s is %q, want %q", expression, env["A"], want)
+		}
+	}
+}
+
+func TestAResourceWhoseConditionIsFalseIsAbsent(t *testing.T) {
+	got, err := parse(stack(`
+  Kept: {Type: AWS::Serverless::Function, Condition: Yes}
+  Gone: {Type: AWS::Serverless::Function, Condition: "No"}
+`))
+	if err != nil || len(got.Functions) != 1 || got.Functions[0].LogicalID != "Kept" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestParameters(t *testing.T) {
+	for _, test := range []struct{ declaration, value, want string }{
+		{`{Type: String, AllowedPattern: "[a-z]+"}`, "abc", ""},
+		{`{Type: String, AllowedPattern: "a|b"}`, "ax", "must match"},
+		{`{Type: String, AllowedValues: [a, b]}`, "c", "must be one of a, b"},
+		{`{Type: String, MinLength: 2}`, "c", "length"},
+		{`{Type: Number, MaxValue: 5}`, "6", "bounds"},
+		{`{Type: Number}`, "six", "must be a number"},
+		{`{Type: "AWS::SSM::Parameter::Value<String>"}`, "x", "not understood"},
+	} {
+		_, err := template.Parse("t.yaml", []byte("Parameters:\n  P: "+test.declaration+"\nResources: {}\n"),
+			template.Options{Parameters: map[string]string{"P": test.value}})
+		if test.want == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s with %q: %v", test.declaration, test.value, err)
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "t.yaml:2: ") {
+			t.Errorf("without its line: %v", err)
+		}
+	}
+	if _, err := parse("Parameters:\n  P: {Type: String}\nResources: {}\n"); err == nil || !strings.Contains(err.Error(), "no default") {
+		t.Errorf("a missing value: %v", err)
+	}
+}
+
+// Each template is refused in one line that names the file, the line and the reason.
+func TestRefusals(t *testing.T) {
+	const function = "  F:\n    Type: AWS::Serverless::Function\n    Properties:\n      "
+	event := func(properties string) string {
+		return api + function + "Events: {E: {Type: Api, Properties: {RestApiId: !Ref Api, " + properties + "}}}\n"
+	}
+	for name, test := range map[string]struct{ text, want string }{
+		"no YAML":                    {"a: [", "did not find"},
+		"nothing":                    {"", "empty"},
+		"a list":                     {"- a", "mapping"},
+		"no resources":               {"Description: x", "no Resources"},
+		"another transform":          {"Transform: Mine\nResources: {}", "Transform"},
+		"an unknown section":         {"Mappings: {}\nResources: {}", "Mappings"},
+		"an alias":                   {stack("  F: &f {Type: AWS::Serverless::Function}\n  G: *f\n"), "aliases"},
+		"a key given twice":          {stack("  F: {Type: AWS::Serverless::Function}\n  F: {Type: AWS::Serverless::Function}\n"), "F is given twice"},
+		"an unknown resource type":   {stack("  Q: {Type: AWS::SQS::Queue}\n"), `"AWS::SQS::Queue" are not run`},
+		"an unknown property":        {stack(function + "ReservedConcurrentExecutions: 5\n"), "F: ReservedConcurrentExecutions is not understood"},
+		"an unknown attribute":       {stack("  F: {Type: AWS::Serverless::Function, UpdatePolicy: {}}\n"), "UpdatePolicy"},
+		"another runtime":            {stack(function + "Runtime: python3.12\n"), `"python3.12" is not run`},
+		"a timeout of Lambda's":      {stack(function + "Timeout: 901\n"), "900 seconds"},
+		"a word for a number":        {stack(function + "Timeout: long\n"), `Timeout: "long"`},
+		"a dangling reference":       {stack(function + "Description: !Ref Nothing\n"), `"Nothing"`},
+		"one in a type not run":      {stack("  R: {Type: AWS::IAM::Role, Properties: {A: !GetAtt Nothing.Arn}}\n"), `"Nothing"`},
+		"one to an absent resource":  {stack("  G: {Type: AWS::Serverless::Function, Condition: \"No\"}\n" + function + "Description: !Ref G\n"), "condition is false"},
+		"an unknown condition":       {stack("  F: {Type: AWS::Serverless::Function, Condition: Maybe}\n"), `"Maybe"`},
+		"an unknown function":        {stack(function + "Description: !ImportValue x\n"), "ImportValue is not understood"},
+		"a name that is circular":    {stack(function + "FunctionName: !Sub \"${F}\"\n"), "depends on itself"},
+		"a Sub without its brace":    {stack(function + "Description: !Sub \"${Word\"\n"), "without its }"},
+		"a condition in a circle":    {"Conditions:\n  A: !Not [!Condition B]\n  B: !Not [!Condition A]\nResources: {}\n", "depends on itself"},
+		"an event of another type":   {stack(api + function + "Events: {E: {Type: SQS, Properties: {}}}\n"), `"SQS"`},
+		"an event without an API":    {stack(function + "Events: {E: {Type: Api, Properties: {Path: /, Method: GET}}}\n"), "no AWS::Serverless::Api"},
+		"a route given twice":        {stack(event("Path: /a, Method: GET}}, G: {Type: Api, Properties: {RestApiId: !Ref Api, Path: /a, Method: get")), "twice"},
+		"sibling parameters":         {stack(event("Path: '/a/{x}', Method: GET}}, G: {Type: Api, Properties: {RestApiId: !Ref Api, Path: '/a/{y}/b', Method: GET")), "siblings"},
+		"a greedy one in the middle": {stack(event("Path: '/{a+}/b', Method: GET")), "last"},
+		"a parameter in a segment":   {stack(event("Path: '/a{b}', Method: GET")), "segment"},
+		"an unknown method":          {stack(event("Path: /a, Method: BREW")), "BREW"},
+		"an unknown authorizer":      {stack(event("Path: /a, Method: GET, Auth: {Authorizer: Nobody}")), "Nobody"},
+		"an API key":                 {stack(event("Path: /a, Method: GET, Auth: {ApiKeyRequired: true}")), "ApiKeyRequired"},
+		"a second API":               {stack(api + strings.Replace(api, "Api:", "Second:", 1)), "second API"},
+		"a cached authorizer":        {stack(authorizers("Identity: {ReauthorizeEvery: 300}")), "ReauthorizeEvery"},
+		"the default cache":          {stack(authorizers("")), "ReauthorizeEvery"},
+		"an authorizer of tokens":    {stack(strings.Replace(authorizers("Identity: {ReauthorizeEvery: 0}"), "REQUEST", "TOKEN", 1)), "REQUEST"},
+		"an unquoted static header":  {stack(api + "      GatewayResponses: {THROTTLED: {ResponseParameters: {Headers: {X: y}}}}\n"), "quoted"},
+		"an unknown response type":   {stack(api + "      GatewayResponses: {TEAPOT: {}}\n"), "TEAPOT"},
+		"unquoted CORS":              {stack(api + "      Cors: {AllowOrigin: \"*\"}\n"), "quoted"},
+		"throttling of one method":   {stack(api + "      MethodSettings: [{ResourcePath: /a, HttpMethod: GET, ThrottlingRateLimit: 1}]\n"), "MethodSettings"},
+		"a custom resource of none":  {stack("  C: {Type: Custom::C, Properties: {A: b}}\n"), "ServiceToken"},
+		"a foreign service token":    {stack("  C: {Type: Custom::C, Properties: {ServiceToken: arn}}\n"), "not the ARN"},
+		"a table without billing":    {stack("  T: {Type: AWS::DynamoDB::Table, Properties: {KeySchema: [{AttributeName: pk, KeyType: HASH}]}}\n"), "contradict"},
+		"a table without a key":      {stack("  T: {Type: AWS::DynamoDB::Table, Properties: {BillingMode: PAY_PER_REQUEST}}\n"), "KeySchema"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(test.text)
+			if err == nil {
+				t.Fatal("it was accepted")
+			}
+			if said := err.Error(); !strings.Contains(said, test.want) || !strings.HasPrefix(said, "t.yaml:") || strings.Contains(said, "\n") {
+				t.Errorf("got %q, want %q", said, test.want)
+			}
+		})
+	}
+}
+
+func authorizers(identity string) string {
+	return api + "      Auth: {Authorizers: {A: {FunctionArn: !GetAtt F.Arn, FunctionPayloadType: REQUEST, " + identity + "}}}\n" +
+		"  F: {Type: AWS::Serverless::Function}\n"
+}
+
+func TestATableIsReadInFull(t *testing.T) {
+	got, err := parse(stack(`
+  T:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      AttributeDefinitions: [{AttributeName: pk, AttributeType: S}, {AttributeName: n, AttributeType: N}]
+      KeySchema: [{AttributeName: pk, KeyType: HASH}]
+      ProvisionedThroughput: {ReadCapacityUnits: 1, WriteCapacityUnits: 2}
+      StreamSpecification: {StreamViewType: NEW_IMAGE}
+      TimeToLiveSpecification: {AttributeName: ttl, Enabled: false}
+      GlobalSecondaryIndexes:
+        - IndexName: by-n
+          KeySchema: [{AttributeName: n, KeyType: HASH}]
+          Projection: {ProjectionType: INCLUDE, NonKeyAttributes: [x]}
+          ProvisionedThroughput: {ReadCapacityUnits: 3, WriteCapacityUnits: 4}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := got.Tables[0]
+	if table.Throughput.Write != 2 || table.StreamView != "NEW_IMAGE" || table.TTLAttribute != "" ||
+		table.GlobalIndexes[0].Throughput.Read != 3 || table.GlobalIndexes[0].NonKey[0] != "x" {
+		t.Errorf("got %+v", table)
+	}
+}
+
+// No template makes the reader panic, and every refusal is one line.
+func FuzzParse(f *testing.F) {
+	f.Add(stack(api))
+	f.Add(stack(authorizers("Identity: {ReauthorizeEvery: 0}")))
+	f.Add("Resources:\n  F: {Type: AWS::Serverless::Function, Properties: {Description: !Sub ['${a}', {a: !If [c, !Ref x, !GetAtt y.z]}]}}\n")
+	f.Add("Conditions: {a: !And [!Equals [1, 2], !Or [!Condition a, {'Fn::Not': [x]}]]}\nResources: {}\n")
+	f.Add("Resources: {C: {Type: 'Custom::X', Properties: {ServiceToken: !Join ['', [a, !Ref 'AWS::NoValue']]}}}")
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := parse(text); err != nil && strings.Contains(err.Error(), "\n") {
+			t.Errorf("several lines: %q", err)
+		}
+	})
+}
