@@ -8,7 +8,7 @@ VENV      := .tools/venv/.complete
 FUZZTIME  ?= 20s
 GO_FILES  := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
-.PHONY: run reset test race lint bench fuzz build local openapi clean
+.PHONY: run reset test lint bench fuzz build local openapi clean
 
 run: build local $(JARS)
 	@exec build/local
@@ -16,11 +16,9 @@ run: build local $(JARS)
 reset: local
 	@build/local reset
 
+# make test RACE=-race watches for data races.
 test: $(JARS)
-	@go tool gotestsum --format pkgname -- -timeout 15m ./...
-
-race: $(JARS)
-	@go tool gotestsum --format pkgname -- -race -timeout 15m ./...
+	@go tool gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
 
 lint: $(VENV)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt'; exit 1; }
