@@ -40,7 +40,7 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{store: tables.Store, tables: tables, now: time.UnixMilli(1_795_442_400_000)}
+	w := &world{store: tables.Store, tables: tables, now: storetest.Now()}
 	w.handler = &handler{
 		authn: &authn.Authenticator{Client: client, Table: tables.Credentials, Now: func() time.Time { return w.now }},
 		log:   slog.New(slog.DiscardHandler),

@@ -36,7 +36,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{tables: storetest.New(t), now: time.UnixMilli(1_795_442_400_000)}
+	w := &world{tables: storetest.New(t), now: storetest.Now()}
 	h := &handler{store: w.tables.Store, log: slog.New(slog.DiscardHandler), now: func() time.Time { return w.now }}
 	wrapped, err := gateway.Wrap(h.routes(), "https://console.example", slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -60,7 +60,7 @@ func (w *world) pass(d time.Duration) {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	tables := storetest.New(t)
-	w := &world{store: tables.Store, mailbox: t.TempDir(), address: "192.0.2.9", now: time.UnixMilli(1_795_442_400_000)}
+	w := &world{store: tables.Store, mailbox: t.TempDir(), address: "192.0.2.9", now: storetest.Now()}
 	box, err := ses.NewMailbox(w.mailbox, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -575,5 +575,23 @@ func TestAUserKeepsTheNewestLogins(t *testing.T) {
 	}
 	if s := w.send(t, "GET", "/auth/status", "", "Cookie: "+first); s.Error.Code != 999999 {
 		t.Error("the oldest of too many logins still works")
+	}
+}
+
+// A registration that died between the account and its code is taken up by the next.
+func TestARegistrationThatDiedIsTakenUp(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.store.CreateUser(t.Context(), user.User{Email: "bob@example.org", Name: "bob", State: user.Inactive, CreatedAt: w.clock()}); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.login(t, "bob@example.org", password); a.Status != 401 {
+		t.Errorf("login: %d %s", a.Status, a.Body)
+	}
+	if a := w.action(t, map[string]string{"action": "register", "email": "bob@example.org", "password": password, "name": "bob"}); a.Status != 200 {
+		t.Fatalf("register: %d %s", a.Status, a.Body)
+	}
+	w.action(t, map[string]string{"action": "activate-user", "email": "bob@example.org", "verify_code": w.code(t)})
+	if a := w.login(t, "bob@example.org", password); a.Status != 200 {
+		t.Errorf("login: %d %s", a.Status, a.Body)
 	}
 }

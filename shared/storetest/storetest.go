@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"cjj365.cc/bb/local/dynamodb"
 	"cjj365.cc/bb/local/template"
@@ -87,3 +88,7 @@ func find(name string) (string, error) {
 		return "", fmt.Errorf("there is no %s in this folder or above", name)
 	}
 }
+
+// Now is where a test's clock starts: the present, in milliseconds as tables keep it. A clock in the past
+// would have DynamoDB Local's TTL take items away while the test runs.
+func Now() time.Time { return time.UnixMilli(time.Now().UnixMilli()) }
