@@ -8,9 +8,10 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
+
 	"cjj365.cc/bb/local/lambda"
 	"cjj365.cc/bb/local/template"
-	"cjj365.cc/bb/local/uuid"
 )
 
 // customResourceTimeout is CloudFormation's hour, shortened for who waits at a terminal.
@@ -48,7 +49,7 @@ func makeCustomResource(ctx context.Context, host *lambda.Host, t *template.Temp
 
 func askForCustomResource(ctx context.Context, host *lambda.Host, t *template.Template, c template.CustomResource) (customResult, error) {
 	results := make(chan customResult, 1)
-	secret := "/" + uuid.New()
+	secret := "/" + uuid.NewString()
 	url, closeServer, err := listen(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var result customResult
 		if r.Method != http.MethodPut || r.URL.Path != secret || json.NewDecoder(r.Body).Decode(&result) != nil {
@@ -70,7 +71,7 @@ func askForCustomResource(ctx context.Context, host *lambda.Host, t *template.Te
 		ServiceToken:       token,
 		ResponseURL:        url + secret,
 		StackID:            fmt.Sprintf("arn:aws:cloudformation:%s:%s:stack/%s/local", t.Region, t.Account, t.Stack),
-		RequestID:          uuid.New(),
+		RequestID:          uuid.NewString(),
 		ResourceType:       c.Type,
 		LogicalResourceID:  c.LogicalID,
 		ResourceProperties: c.Properties,

@@ -28,11 +28,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
 	"cjj365.cc/bb/local/lambda"
 	"cjj365.cc/bb/local/template"
-	"cjj365.cc/bb/local/uuid"
 )
 
 // API Gateway's limits.
@@ -95,7 +95,7 @@ func New(t *template.Template, host *lambda.Host, o Options) (*Gateway, error) {
 
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{Gateway: g, w: w, r: r, start: time.Now(), id: uuid.New(), path: r.URL.EscapedPath()}
+	x := &exchange{Gateway: g, w: w, r: r, start: time.Now(), id: uuid.NewString(), path: r.URL.EscapedPath()}
 	x.extendedID = strings.ReplaceAll(x.id, "-", "")[:15] + "="
 	header := w.Header()
 	header["X-Amzn-Requestid"] = []string{x.id}

@@ -23,8 +23,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"cjj365.cc/bb/local/template"
-	"cjj365.cc/bb/local/uuid"
 )
 
 // Lambda's limits for a synchronous invocation.
@@ -157,7 +158,7 @@ func (f *function) invoke(ctx context.Context, payload []byte) ([]byte, error) {
 			<-f.slots
 			return nil, err
 		}
-		i := &invocation{id: uuid.New(), payload: payload, done: make(chan result, 1)}
+		i := &invocation{id: uuid.NewString(), payload: payload, done: make(chan result, 1)}
 		p.queue <- i
 		answer, err := f.await(ctx, p, i)
 		if errors.Is(err, errUntaken) {

@@ -19,7 +19,7 @@ import (
 	"strings"
 	"time"
 
-	"cjj365.cc/bb/local/uuid"
+	"github.com/google/uuid"
 )
 
 // maxRequestBytes is far above a code by mail, and below what would fill a disk.
@@ -66,7 +66,7 @@ func (m *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "BadRequestException", err)
 		return
 	}
-	id := uuid.New()
+	id := uuid.NewString()
 	message, err := compose(call, id, m.now())
 	if err != nil {
 		fail(w, http.StatusBadRequest, "BadRequestException", err)
