@@ -290,6 +290,7 @@ func TestBadInput(t *testing.T) {
 		{"POST", keys, `{"name":"x","permissions":[],"expires_in_seconds":31536001}`, 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, `{"name":"x","permissions":[],"expires_in_seconds":1e300}`, 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, `{"name":"x","permissions":[],"expires_in_seconds":1.5}`, 400, 5009, "TYPE_CONVERT_FAILED"},
+		{"POST", keys, `{"name":"x","permissions":[],"expires_in_seconds":900.0}`, 400, 5009, "TYPE_CONVERT_FAILED"},
 		{"POST", keys, `{"name":"x","permissions":[],"expires_in_seconds":"5"}`, 400, 5009, "TYPE_CONVERT_FAILED"},
 		{"POST", keys, `{"name":"x","permissions":[],"allowed_cidrs":["x"]}`, 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, `{"name":"x","permissions":[],"allowed_cidrs":["::ffff:10.0.0.0/104"]}`, 400, 5000, "INVALID_ARGUMENT"},

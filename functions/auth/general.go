@@ -24,7 +24,7 @@ type generalRequest struct {
 
 // generalBody is the fields of every action; each action says which it needs.
 type generalBody struct {
-	Action      string `json:"action" doc:"login, register, activate-user, request-reset-password or reset-password." maxLength:"64"`
+	Action      string `json:"action" enum:"login,register,activate-user,request-reset-password,reset-password"`
 	Email       string `json:"email,omitempty" maxLength:"1024"`
 	Password    string `json:"password,omitempty" maxLength:"1024"`
 	Name        string `json:"name,omitempty" maxLength:"1024" doc:"register: 3 to 64 of A-Z a-z 0-9 . _ -; made if absent."`
@@ -55,15 +55,10 @@ const unhurried = time.Second
 
 func (h *handler) general(ctx context.Context, in *generalRequest) (*generalResponse, error) {
 	body := in.Body
-	email, err := user.NormalizeEmail(body.Email)
-	switch body.Action {
-	case "login", "register", "activate-user", "request-reset-password", "reset-password":
-		if body.Email == "" {
-			err = needs("email")
-		}
-	default:
-		err = problem.InvalidArgument.New("action must be login, register, activate-user, request-reset-password or reset-password.")
+	if body.Email == "" {
+		return nil, needs("email")
 	}
+	email, err := user.NormalizeEmail(body.Email)
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func (h *handler) loggedIn(ctx context.Context, c *credentialed) (access.Caller,
 }
 
 type availableRequest struct {
-	Name string `query:"name" required:"true" maxLength:"1024"`
+	Name string `query:"name" required:"true" pattern:"^[A-Za-z0-9._-]{3,64}$"`
 }
 
 type availableResponse struct{ Body wire.Data[availability] }
@@ -55,9 +55,6 @@ type availability struct {
 }
 
 func (h *handler) available(ctx context.Context, in *availableRequest) (*availableResponse, error) {
-	if err := user.CheckName(in.Name); err != nil {
-		return nil, err
-	}
 	if err := h.count(ctx, "name", in.Name, perAddress); err != nil {
 		return nil, err
 	}

@@ -196,6 +196,8 @@ func requestFailure(status int, message string, errs ...error) huma.StatusError 
 		return fail(problem.MissingBody.New("The request needs a JSON body."))
 	case status == http.StatusBadRequest && first.Location == "body":
 		return fail(problem.JSONParse.New("The request body is not JSON."))
+	case first != nil && strings.HasPrefix(first.Message, "json: "): // Go's words, with names of Go's types
+		return fail(problem.TypeConvert.New("A value has the wrong type. Integers are written without fraction and exponent."))
 	case first != nil:
 		return fail(kindOf(first).New("%s: %s.", field(first), first.Message).With("field", field(first)))
 	case status >= 500:
