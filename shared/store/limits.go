@@ -2,13 +2,9 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"cjj365.cc/bb/shared/problem"
@@ -24,7 +20,7 @@ type Limit struct {
 // problem.RateLimited beyond the limit. It counts before the try, so parallel tries gain nothing.
 func (s *Store) Count(ctx context.Context, what string, limit Limit, now time.Time) error {
 	end := now.Truncate(limit.Window).Add(limit.Window)
-	n, err := s.addToRate(ctx, rateKey(what, end), 1, end)
+	n, err := s.add(ctx, rateKey(what, end), 1, end)
 	if err != nil {
 		return err
 	}
@@ -37,28 +33,8 @@ func (s *Store) Count(ctx context.Context, what string, limit Limit, now time.Ti
 // Uncount takes back the last Count of a try that turned out well.
 func (s *Store) Uncount(ctx context.Context, what string, limit Limit, now time.Time) error {
 	end := now.Truncate(limit.Window).Add(limit.Window)
-	_, err := s.addToRate(ctx, rateKey(what, end), -1, end)
+	_, err := s.add(ctx, rateKey(what, end), -1, end)
 	return err
-}
-
-func (s *Store) addToRate(ctx context.Context, key key, n int64, end time.Time) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, Budget)
-	defer cancel()
-	answer, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName: &s.resources, Key: key.attributes(),
-		UpdateExpression:          aws.String("ADD n :n SET #ttl = :ttl"),
-		ExpressionAttributeNames:  map[string]string{"#ttl": "ttl"},
-		ExpressionAttributeValues: map[string]types.AttributeValue{":n": number(n), ":ttl": number(end.Unix())},
-		ReturnValues:              types.ReturnValueUpdatedNew,
-	})
-	if err != nil {
-		return 0, failure("count tries", err)
-	}
-	count, ok := answer.Attributes["n"].(*types.AttributeValueMemberN)
-	if !ok {
-		return 0, errors.New("count tries: no number")
-	}
-	return strconv.ParseInt(count.Value, 10, 64)
 }
 
 // IdempotencyLifetime is how long a create can be repeated under its Idempotency-Key.

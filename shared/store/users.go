@@ -55,22 +55,34 @@ func claim(at key, user int64) claimItem { return claimItem{at.pk, at.sk, user} 
 
 // next gives the next id of a kind. An id whose use fails is lost; none is given twice.
 func (s *Store) next(ctx context.Context, kind string) (int64, error) {
+	return s.add(ctx, counterKey(kind), 1, time.Time{})
+}
+
+// add adds to the number n of an item, which begins at 0, and returns the sum. The item lapses at end
+// unless that is zero.
+func (s *Store) add(ctx context.Context, key key, n int64, end time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, Budget)
 	defer cancel()
-	answer, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName: &s.resources, Key: counterKey(kind).attributes(),
-		UpdateExpression:          aws.String("ADD n :one"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":one": number(1)},
+	input := &dynamodb.UpdateItemInput{
+		TableName: &s.resources, Key: key.attributes(),
+		UpdateExpression:          aws.String("ADD n :n"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":n": number(n)},
 		ReturnValues:              types.ReturnValueUpdatedNew,
-	})
+	}
+	if !end.IsZero() {
+		input.UpdateExpression = aws.String("ADD n :n SET #ttl = :ttl")
+		input.ExpressionAttributeNames = map[string]string{"#ttl": "ttl"}
+		input.ExpressionAttributeValues[":ttl"] = number(end.Unix())
+	}
+	answer, err := s.db.UpdateItem(ctx, input)
 	if err != nil {
-		return 0, failure("count "+kind, err)
+		return 0, failure("add to "+key.sk, err)
 	}
-	n, ok := answer.Attributes["n"].(*types.AttributeValueMemberN)
+	sum, ok := answer.Attributes["n"].(*types.AttributeValueMemberN)
 	if !ok {
-		return 0, fmt.Errorf("count %s: no number", kind)
+		return 0, fmt.Errorf("add to %s: no number", key.sk)
 	}
-	return strconv.ParseInt(n.Value, 10, 64)
+	return strconv.ParseInt(sum.Value, 10, 64)
 }
 
 // User reads an account; ErrNotFound if there is none.
