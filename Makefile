@@ -27,7 +27,7 @@ lint: $(VENV)
 	.tools/venv/bin/cfn-lint template.yaml
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .tools/venv/bin/sam validate --lint
 
-bench: $(JARS) build
+bench: $(JARS) build local
 	@go run ./bench
 
 # Every fuzz test there is, one after the other.
