@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -154,4 +156,37 @@ func TestAFirstUseThatCannotBeMarkedFails(t *testing.T) {
 	w.expect(t, allowed, "GET/apiv1/me", bearer(fresh))
 	w.now = w.now.Add(time.Minute)
 	w.expect(t, unauthorized, "GET/apiv1/me", bearer(old))
+}
+
+// TestOneConsistentRead counts what an authorization asks of the table.
+func TestOneConsistentRead(t *testing.T) {
+	w := newWorld(t)
+	_, key := w.key(t, time.Hour)
+	var calls []string
+	table := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+		if operation == "GetItem" && !bytes.Contains(body, []byte(`"ConsistentRead":true`)) {
+			t.Errorf("a read that may be stale: %s", body)
+		}
+		calls = append(calls, operation)
+		forward(rw, r, w.tables.Endpoint)
+	}))
+	defer table.Close()
+	w.through(t, table.URL)
+	for _, tc := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "GetItem UpdateItem"}, {time.Second, "GetItem"}, {time.Second, "GetItem"}, {time.Minute, "GetItem UpdateItem"}} {
+		w.now = w.now.Add(tc.after)
+		calls = nil
+		w.expect(t, allowed, "GET/apiv1/me", bearer(key))
+		if got := strings.Join(calls, " "); got != tc.want {
+			t.Errorf("%v later: %s, want %s", tc.after, got, tc.want)
+		}
+	}
 }

@@ -73,27 +73,27 @@ func TestNoSequenceLetsADeadTokenIn(t *testing.T) {
 			t.Fatalf("key %d, token %p: %s, want %s", m.key.ID, mt, got, want)
 		}
 	}
-	for range 400 {
+	for range 700 {
 		var m *model
 		if len(keys) > 0 {
 			m = keys[random.IntN(len(keys))]
 		}
 		switch n := random.IntN(10); {
 		case m == nil || n == 0 && len(keys) < 12:
-			lifetime := time.Duration(1+random.IntN(7200)) * time.Second
+			lifetime := time.Duration(1+random.IntN(20)) * time.Hour
 			k, tok := w.key(t, lifetime)
 			keys = append(keys, &model{key: k, expires: w.now.Add(lifetime), tokens: []*modelToken{{token: tok}}})
-		case n <= 3:
+		case n <= 2:
 			w.roll(t, m, time.Duration(random.IntN(600))*time.Second)
-		case n == 4 && random.IntN(3) == 0:
+		case n == 3 && random.IntN(10) == 0:
 			if err := w.store.DeleteAPIKey(t.Context(), m.key.User, m.key.ID); (err == nil) == m.deleted {
 				t.Fatalf("delete key %d: %v", m.key.ID, err)
 			}
 			m.deleted = true
-		case n <= 6:
+		case n <= 5:
 			w.now = w.now.Add(time.Duration(random.IntN(400)) * time.Second)
 		default:
-			use(m, m.tokens[random.IntN(len(m.tokens))])
+			use(m, m.tokens[max(0, len(m.tokens)-1-random.IntN(3))]) // the newest are the interesting ones
 		}
 		// The dead of a random key stay dead. Asking for the living would be using them.
 		if m != nil {
