@@ -7,6 +7,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -71,9 +72,29 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			return 1
 		}
-		defer shared.stop()
-		return m.Run()
+		failed := m.Run()
+		shared.stop()
+		if failed == 0 && shared.process != nil && flag.Lookup("test.run").Value.String() == "" {
+			failed = unusedPermissions()
+		}
+		return failed
 	}())
+}
+
+// unusedPermissions fails a whole run that left something of the functions' roles unused: it is either
+// not needed or not tested.
+func unusedPermissions() int {
+	text, err := os.ReadFile(filepath.Join(shared.state, "permissions.json"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	var unused map[string][]string
+	if err := json.Unmarshal(text, &unused); err != nil || len(unused) > 0 {
+		fmt.Fprintf(os.Stderr, "e2e: permissions granted and never used: %s %v\n", text, err)
+		return 1
+	}
+	return 0
 }
 
 // build makes what make run would make.
@@ -97,8 +118,13 @@ func readStack(file string) (*stack, error) {
 
 // start runs a stack with its state in a folder, on a free port.
 func start(state string, environment ...string) (*stack, error) {
+	return startTemplate("../template.yaml", state, environment...)
+}
+
+// startTemplate runs the stack of another template.
+func startTemplate(template, state string, environment ...string) (*stack, error) {
 	logs := new(safeBuffer)
-	command := exec.Command("../build/local", "-template", "../template.yaml", "-build", "../build")
+	command := exec.Command("../build/local", "-template", template, "-build", "../build")
 	command.Env = append(append(os.Environ(), "BB_PORT=0", "BB_STATE="+state), environment...)
 	command.Stdout, command.Stderr = logs, logs
 	if err := command.Start(); err != nil {

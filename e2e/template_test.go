@@ -161,3 +161,35 @@ func TestEveryRefusalOfTheGatewayHasTheEnvelope(t *testing.T) {
 		}
 	}
 }
+
+// TestAMissingPermissionIsFound takes one permission from one role: the call that needs it fails as it
+// would on AWS, and nothing else does.
+func TestAMissingPermissionIsFound(t *testing.T) {
+	text, err := os.ReadFile("../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, role, found := strings.Cut(string(text), "\n  ApiKeysRole:")
+	if !found || !strings.Contains(role, `"dynamodb:DeleteItem", `) {
+		t.Fatal("ApiKeysRole does not allow deletions: this test looks at the wrong thing")
+	}
+	broken := before + "\n  ApiKeysRole:" + strings.Replace(role, `"dynamodb:DeleteItem", `, "", 1)
+	folder := t.TempDir()
+	if err := os.WriteFile(folder+"/template.yaml", []byte(broken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := startTemplate(folder+"/template.yaml", folder+"/state", "BB_MEMORY=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	owner := s.login(t)
+	id, token := s.key(t, owner, `{"name":"x","permissions":[]}`)
+	r := s.mustCall(t, "DELETE", fmt.Sprintf("/apiv1/users/1/apikeys/%d", id), "", owner)
+	if r.Status != 500 || r.Error.Key != "INTERNAL" || strings.Contains(string(r.Body), "DeleteItem") {
+		t.Errorf("delete without the permission: %d %s", r.Status, r.Body)
+	}
+	if r := s.mustCall(t, "GET", "/apiv1/me", "", "Authorization: Bearer "+token); r.Status != 200 {
+		t.Errorf("the key that could not be deleted: %d %s", r.Status, r.Body)
+	}
+}

@@ -12,7 +12,8 @@
 //	BB_PARAMETERS  parameters of the template, as Name=Value Name=Value
 //
 // The state folder holds: lock (held while the stack runs), stack.json (where it runs; only while
-// it runs), first-user.json (the first user's password, made once), dynamodb (the tables),
+// it runs), permissions.json (what the functions' roles grant and nothing used, written at the end),
+// first-user.json (the first user's password, made once), dynamodb (the tables),
 // dynamodb.log (what DynamoDB Local said since the last start) and mail (what would have been sent).
 //
 // A stack that cannot start says why in one line on standard error and leaves nothing running.

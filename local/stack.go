@@ -17,6 +17,7 @@ import (
 	"cjj365.cc/bb/local/dynamodb"
 	"cjj365.cc/bb/local/gateway"
 	"cjj365.cc/bb/local/lambda"
+	"cjj365.cc/bb/local/role"
 	"cjj365.cc/bb/local/ses"
 	"cjj365.cc/bb/local/template"
 )
@@ -40,6 +41,7 @@ type stack struct {
 	user     firstUser
 	template *template.Template
 	database *dynamodb.Server // nil without tables
+	roles    *role.Checker
 	host     *lambda.Host
 	server   *http.Server
 	stops    []func()
@@ -193,14 +195,22 @@ func (s *stack) startFunctions(context.Context) error {
 	if err != nil {
 		return err
 	}
-	url, closeMailbox, err := listen(mailbox)
-	if err != nil {
-		return fmt.Errorf("listen for mail: %w", err)
+	if s.roles, err = role.New(s.template.Functions, os.Stderr); err != nil {
+		return fmt.Errorf("%s: %w", s.config.template, err)
 	}
-	s.onStop(closeMailbox)
-	env := map[string]string{"AWS_ENDPOINT_URL_SESV2": url}
+	s.onStop(s.reportRoles)
+	env := map[string]string{}
+	if err := s.offer(env, "SESV2", s.roles.SES(s.template, mailbox)); err != nil {
+		return err
+	}
 	if s.database != nil {
-		env["AWS_ENDPOINT_URL_DYNAMODB"] = s.database.URL
+		checked, err := s.roles.DynamoDB(s.database.URL, s.template.Tables)
+		if err != nil {
+			return err
+		}
+		if err := s.offer(env, "DYNAMODB", checked); err != nil {
+			return err
+		}
 	}
 	s.host, err = lambda.NewHost(s.template.Functions, lambda.Options{Build: s.build, Env: env, Log: os.Stderr})
 	if err != nil {
@@ -208,6 +218,24 @@ func (s *stack) startFunctions(context.Context) error {
 	}
 	s.onStop(s.host.Stop)
 	return nil
+}
+
+// offer serves a service of AWS to the functions, and tells them where.
+func (s *stack) offer(env map[string]string, service string, handler http.Handler) error {
+	url, closeListener, err := listen(handler)
+	if err != nil {
+		return fmt.Errorf("listen for calls to %s: %w", service, err)
+	}
+	s.onStop(closeListener)
+	env["AWS_ENDPOINT_URL_"+service] = url
+	return nil
+}
+
+// reportRoles leaves a list of the permissions that nothing has used.
+func (s *stack) reportRoles() {
+	if err := s.state.write(permissionsName, s.roles.Unused()); err != nil {
+		fmt.Fprintln(os.Stderr, "bb:", err)
+	}
 }
 
 func (s *stack) makeCustomResources(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 const (
 	lockName        = "lock"
 	stackName       = "stack.json"
+	permissionsName = "permissions.json"
 	firstUserName   = "first-user.json"
 	databaseName    = "dynamodb"
 	databaseLogName = "dynamodb.log"
@@ -103,8 +104,8 @@ func reset(folder string) error {
 		return fmt.Errorf("reset: %w", err)
 	}
 	ours := map[string]bool{
-		lockName: true, stackName: true, firstUserName: true, databaseName: true, databaseLogName: true, mailName: true,
-		stackName + ".new": true, firstUserName + ".new": true,
+		lockName: true, stackName: true, permissionsName: true, firstUserName: true, databaseName: true, databaseLogName: true, mailName: true,
+		stackName + ".new": true, permissionsName + ".new": true, firstUserName + ".new": true,
 	}
 	for _, entry := range entries {
 		if !ours[entry.Name()] {

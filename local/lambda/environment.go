@@ -28,7 +28,7 @@ func environment(f template.Function, folder string, extra map[string]string) []
 		"AWS_LAMBDA_INITIALIZATION_TYPE":  "on-demand",
 		"AWS_REGION":                      "us-east-1",
 		"AWS_DEFAULT_REGION":              "us-east-1",
-		"AWS_ACCESS_KEY_ID":               accessKeyID(f),
+		"AWS_ACCESS_KEY_ID":               AccessKeyID(f),
 		"AWS_SECRET_ACCESS_KEY":           "local",
 		"AWS_EC2_METADATA_DISABLED":       "true",
 		"LAMBDA_TASK_ROOT":                folder,
@@ -50,8 +50,8 @@ func environment(f template.Function, folder string, extra map[string]string) []
 	return slices.Clip(list)
 }
 
-// accessKeyID names the function to whatever it calls. DynamoDB Local takes letters and digits
-// only, which is what a logical id is made of.
-func accessKeyID(f template.Function) string { return "LOCAL" + f.LogicalID }
+// AccessKeyID names a function to whatever it calls. DynamoDB Local takes letters and digits only,
+// which is what a logical id is made of.
+func AccessKeyID(f template.Function) string { return "LOCAL" + f.LogicalID }
 
 func (f *function) folder() string { return filepath.Dir(f.bootstrap) }

@@ -183,16 +183,16 @@ func patterns(data json.RawMessage) ([]string, error) {
 
 func anyMatches(patterns []string, name string) bool {
 	for _, p := range patterns {
-		if match(p, name) {
+		if Match(p, name) {
 			return true
 		}
 	}
 	return false
 }
 
-// match goes back to the last * only, which suffices for * and ?, so that its time is bounded by
+// Match reports whether a name fits a pattern of * and ?. It goes back to the last * only, which suffices for * and ?, so that its time is bounded by
 // the product of the lengths.
-func match(pattern, name string) bool {
+func Match(pattern, name string) bool {
 	p, n, star, mark := 0, 0, -1, 0
 	for n < len(name) {
 		switch {

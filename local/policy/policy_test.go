@@ -97,8 +97,8 @@ func FuzzMatch(f *testing.F) {
 		expression = strings.ReplaceAll(expression, `\*`, `.*`)
 		expression = strings.ReplaceAll(expression, `\?`, `.`)
 		want := regexp.MustCompile(`^(?s:` + expression + `)$`).MatchString(name)
-		if got := match(pattern, name); got != want {
-			t.Errorf("match(%q, %q) = %v", pattern, name, got)
+		if got := Match(pattern, name); got != want {
+			t.Errorf("Match(%q, %q) = %v", pattern, name, got)
 		}
 	})
 }

@@ -23,6 +23,7 @@ func (r *reader) function(apis *apiReader, d *resource, own *yaml.Node) (Functio
 		},
 		"Events":     &events,
 		"MemorySize": &f.Memory,
+		"Role":       func(n *yaml.Node) (err error) { f.Role, err = r.roleStatements(n); return err },
 		"Runtime":    &runtime,
 		"Timeout":    &timeout,
 
@@ -35,7 +36,6 @@ func (r *reader) function(apis *apiReader, d *resource, own *yaml.Node) (Functio
 		"LoggingConfig":       skipped,
 		"PermissionsBoundary": skipped,
 		"Policies":            skipped,
-		"Role":                skipped,
 		"Tags":                skipped,
 		"Tracing":             skipped,
 	})

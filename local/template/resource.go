@@ -29,6 +29,7 @@ const (
 	functionKind = "AWS::Serverless::Function"
 	tableKind    = "AWS::DynamoDB::Table"
 	customKind   = "AWS::CloudFormation::CustomResource"
+	roleKind     = "AWS::IAM::Role"
 )
 
 // kinds are the types that may stand in a template. All but the first four change nothing on one
@@ -44,7 +45,7 @@ var kinds = map[string]kind{
 	"AWS::CloudWatch::Dashboard": {},
 	"AWS::IAM::ManagedPolicy":    {},
 	"AWS::IAM::Policy":           {},
-	"AWS::IAM::Role":             {"RoleName", "arn:aws:iam::%[2]s:role/%[3]s"},
+	roleKind:                     {"RoleName", "arn:aws:iam::%[2]s:role/%[3]s"},
 	"AWS::KMS::Alias":            {"AliasName", "arn:aws:kms:%s:%s:%s"},
 	"AWS::KMS::Key":              {"", "arn:aws:kms:%s:%s:key/%s"},
 	"AWS::Lambda::Permission":    {},

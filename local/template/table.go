@@ -35,7 +35,10 @@ func (r *reader) table(d *resource, properties *yaml.Node) (Table, error) {
 	if (billing == "PAY_PER_REQUEST") != (t.Throughput == nil) {
 		return t, r.errorf(d.at, "%s: ProvisionedThroughput and BillingMode contradict each other", d.id)
 	}
-	t.Name, err = r.physical(d.at, d.id)
+	if t.Name, err = r.physical(d.at, d.id); err != nil {
+		return t, err
+	}
+	t.ARN, err = r.attribute(d.at, d.id, "Arn")
 	return t, err
 }
 

@@ -89,6 +89,7 @@ type Function struct {
 	Memory      int // MB
 	Timeout     time.Duration
 	Environment map[string]string
+	Role        []Statement // what its role says; empty without a role in the template
 }
 
 // A CustomResource is what CloudFormation would have its function make at deployment.
@@ -103,6 +104,7 @@ type CustomResource struct {
 type Table struct {
 	LogicalID     string
 	Name          string
+	ARN           string
 	Attributes    []Attribute
 	Key           []KeyPart
 	GlobalIndexes []Index
