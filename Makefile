@@ -6,7 +6,7 @@ FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser
 JARS      := .tools/dynamodb/.complete
 VENV      := .tools/venv/.complete
 FUZZTIME  ?= 20s
-GO_FILES  := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' 2>/dev/null)
+SOURCES   := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' -o -name '*.json' -path '*/openapi/*' -o -name '*.pem')
 
 .PHONY: run reset test lint bench fuzz build local openapi clean
 
@@ -53,7 +53,7 @@ build-%:
 
 build: $(FUNCTIONS:%=build/%/bootstrap)
 
-build/%/bootstrap: $(GO_FILES) go.mod go.sum template.yaml
+build/%/bootstrap: $(SOURCES) go.mod go.sum template.yaml
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags='-s -w -buildid=' -o $@ ./$(FOLDER)
 

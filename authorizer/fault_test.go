@@ -132,6 +132,39 @@ func TestItFailsWhenTheTableRefuses(t *testing.T) {
 	})
 }
 
+// Reading and marking share one budget, and a mark that does not matter gets little of it.
+func TestASlowReadAndAHangingWrite(t *testing.T) {
+	w := newWorld(t)
+	before, old := w.key(t, time.Hour)
+	after := before
+	fresh := after.Roll(time.Minute)
+	if err := w.store.RollAPIKey(t.Context(), before, after, nil); err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	table := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".UpdateItem") {
+			<-end
+			return
+		}
+		timer := time.NewTimer(500 * time.Millisecond)
+		defer timer.Stop()
+		<-timer.C
+		forward(rw, r, w.tables.Endpoint)
+	}))
+	defer table.Close()
+	defer close(end)
+	w.through(t, table.URL)
+	w.mustFail(t, bearer(fresh))
+	for range 2 {
+		begin := time.Now()
+		w.expect(t, allowed, "GET/apiv1/me", bearer(old))
+		if took := time.Since(begin); took > limit {
+			t.Errorf("allowed after %v", took)
+		}
+	}
+}
+
 func TestAFirstUseThatCannotBeMarkedFails(t *testing.T) {
 	w := newWorld(t)
 	before, old := w.key(t, time.Hour)

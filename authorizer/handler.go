@@ -133,7 +133,7 @@ func parseMethodARN(s string) (methodARN, error) {
 		return methodARN{}, errors.New("methodArn is not that of a REST API")
 	}
 	parts := strings.SplitN(fields[5], "/", 4)
-	if len(parts) < 3 || strings.ContainsAny(parts[0]+parts[1], "*?") {
+	if len(parts) < 3 || strings.ContainsAny(parts[0]+parts[1]+parts[2], "*?") {
 		return methodARN{}, errors.New("methodArn is not that of a REST API")
 	}
 	path := "/"
@@ -144,12 +144,13 @@ func parseMethodARN(s string) (methodARN, error) {
 	return methodARN{stage: s[:stage], method: parts[2], path: path}, nil
 }
 
-// allow is the policy that lets a caller reach its own paths by every method, and nothing else.
+// allow is the policy that lets a caller reach its own paths by the method it asks for, and nothing
+// else: a * for the method would span slashes, and so other users' paths that end like the caller's.
 func allow(c access.Caller, arn methodARN) response {
 	paths := c.Paths()
 	resources := make([]string, len(paths))
 	for i, p := range paths {
-		resources[i] = arn.stage + "*" + p
+		resources[i] = arn.stage + arn.method + p
 	}
 	return answer(c, "Allow", resources)
 }

@@ -166,7 +166,7 @@ func TestAKeyReachesItsOwnersPathsOnly(t *testing.T) {
 		w.expect(t, allowed, path, bearer(key))
 		w.expect(t, allowed, path, bearer(login))
 	}
-	for _, path := range []string{"GET/" + other + "apikeys", "GET/apiv1/users/2/apikeys", "GET/apiv1/users/*/apikeys", "GET/apiv1/users/?/apikeys", "GET/apiv1/users", "GET/apiv1/user/1/x", "GET/apiv1/menu"} {
+	for _, path := range []string{"GET/" + other + "apikeys", "GET/apiv1/users/2/apikeys", "GET/apiv1/users/*/apikeys", "GET/apiv1/users/?/apikeys", "GET/apiv1/users", "GET/apiv1/user/1/x", "GET/apiv1/menu", "GET/apiv1/users/2/x/apiv1/me", "GET/apiv1/users/2/x/git/y", "GET/apiv1/users/2/x/apiv1/users/1/y"} {
 		w.expect(t, denied, path, bearer(key))
 		w.expect(t, denied, path, bearer(login))
 	}
@@ -283,6 +283,27 @@ func TestLastUseIsWrittenOnceAMinute(t *testing.T) {
 		if got := lastUsed(); !got.Equal(start.Add(tc.want)) {
 			t.Errorf("after %v: last use at %v", tc.after, got.Sub(start))
 		}
+	}
+}
+
+func TestAFirstUseCountsAsAUse(t *testing.T) {
+	w := newWorld(t)
+	before, old := w.key(t, time.Hour)
+	after := before
+	fresh := after.Roll(time.Minute)
+	if err := w.store.RollAPIKey(t.Context(), before, after, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, allowed, "GET/apiv1/me", bearer(fresh))
+	k, err := w.store.APIKey(t.Context(), before.User, before.ID)
+	if err != nil || !k.LastUsedAt.Equal(w.now) {
+		t.Errorf("last used %v, %v", k.LastUsedAt, err)
+	}
+	if _, caller := w.ask(t, "GET/apiv1/me", bearer(old)); !caller.Superseded {
+		t.Error("the token before is not told from the new one")
+	}
+	if _, caller := w.ask(t, "GET/apiv1/me", bearer(fresh)); caller.Superseded {
+		t.Error("the new token is taken for the one before")
 	}
 }
 

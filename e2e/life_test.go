@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -84,23 +85,31 @@ func TestRevocationIsImmediate(t *testing.T) {
 // secrets are what must stand in no log: tokens, cookies, passwords, private keys.
 var secrets = regexp.MustCompile(`\b(ak|st|rt)_[1-9A-Za-z][0-9A-Za-z]{0,8}_[1-9A-Za-z][0-9A-Za-z]{0,8}_[0-9A-Za-z]{39}\b|Bearer [A-Za-z0-9]|Basic [A-Za-z0-9]|cjj365=|-horse-|BEGIN [A-Z ]*PRIVATE KEY|\$argon2id\$`)
 
-func TestNoSecretIsLogged(t *testing.T) {
+// TestLogsAreWrittenByHostileRequests makes the lines that secretsLogged, at the end of the run, looks at.
+func TestLogsAreWrittenByHostileRequests(t *testing.T) {
 	owner := shared.login(t)
-	_, token := shared.key(t, owner, `{"name":"line\u2028break \u202e","permissions":[]}`)
-	shared.mustCall(t, "GET", "/apiv1/me?token="+"x", "", "Authorization: Bearer "+token, "User-Agent: evil\"}{")
+	_, token := shared.key(t, owner, `{"name":"\"}{ \\n","permissions":[]}`)
+	shared.mustCall(t, "GET", "/apiv1/me?token=x", "", "Authorization: Bearer "+token, `User-Agent: evil"}{`)
 	shared.mustCall(t, "GET", "/apiv1/me", "", "Authorization: Bearer "+token[:len(token)-2])
 	shared.mustCall(t, "POST", "/auth/general", `{"action":"login","email":"x@example.org","password":"Some-horse-1"}`)
+	if !secrets.MatchString(token) {
+		t.Error("the pattern does not know a token")
+	}
+}
+
+// secretsLogged fails a run in whose logs, those of the whole shared stack, a secret stands.
+func secretsLogged() int {
 	logs := shared.logs.String()
 	if !strings.Contains(logs, `"decision":"admitted"`) || !strings.Contains(logs, `"decision":"refused"`) {
-		t.Fatal("the logs have no audit lines: this test looks at the wrong thing")
+		fmt.Fprintln(os.Stderr, "e2e: the logs have no audit lines: the search for secrets looks at the wrong thing")
+		return 1
 	}
 	for line := range strings.Lines(logs) {
 		// The banner shows the first user's password to whoever started the stack.
 		if secrets.MatchString(line) && !strings.Contains(line, "curl -c") {
-			t.Errorf("a secret is logged: %.200s", line)
+			fmt.Fprintf(os.Stderr, "e2e: a secret is logged: %.200s\n", line)
+			return 1
 		}
 	}
-	if !secrets.MatchString(token) {
-		t.Error("the pattern does not know a token")
-	}
+	return 0
 }

@@ -75,7 +75,7 @@ func TestMain(m *testing.M) {
 		failed := m.Run()
 		shared.stop()
 		if failed == 0 && shared.process != nil && flag.Lookup("test.run").Value.String() == "" {
-			failed = unusedPermissions()
+			failed = max(unusedPermissions(), secretsLogged())
 		}
 		return failed
 	}())

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/apikey"
@@ -20,7 +23,7 @@ type createRequest struct {
 }
 
 type createBody struct {
-	Name         string            `json:"name" minLength:"1" maxLength:"128" pattern:"^[^\\x00-\\x1f\\x7f]*$" patternDescription:"free of control characters"`
+	Name         string            `json:"name" minLength:"1" maxLength:"128" doc:"Printable characters."`
 	Permissions  []wire.Permission `json:"permissions" maxItems:"100" doc:"Objects and actions, or shorthands such as certs.read."`
 	ExpiresIn    int64             `json:"expires_in_seconds,omitempty" minimum:"1" maximum:"31536000" doc:"Lifetime in seconds; 30 days if absent, a year at most."`
 	AllowedCIDRs []string          `json:"allowed_cidrs,omitempty" maxItems:"32" doc:"Where the key may be used from, such as 192.0.2.0/24 or 2001:db8::1; anywhere if absent."`
@@ -40,6 +43,12 @@ type mintedResponse struct {
 func (h *handler) create(ctx context.Context, in *createRequest) (*mintedResponse, error) {
 	caller, _ := access.FromContext(ctx)
 	now := h.now()
+	if caller.Superseded {
+		return nil, errSuperseded
+	}
+	if err := checkName(in.Body.Name); err != nil {
+		return nil, err
+	}
 	permissions, err := granted(caller, in.Body.Permissions)
 	if err != nil {
 		return nil, err
@@ -48,7 +57,7 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*mintedRespons
 	if err != nil {
 		return nil, err
 	}
-	ranges, err := normalizeCIDRs(in.Body.AllowedCIDRs)
+	ranges, err := h.ranges(ctx, caller, in.Body.AllowedCIDRs)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +92,14 @@ func answerMinted(answer minted, replayed bool) *mintedResponse {
 		r.Replayed = "true"
 	}
 	return r
+}
+
+// checkName keeps names out that would mislead whoever reads a list.
+func checkName(name string) error {
+	if strings.TrimSpace(name) == "" || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return problem.InvalidArgument.New("name must have printable characters.")
+	}
+	return nil
 }
 
 // granted checks that the permissions exist and that the maker holds each.
@@ -120,6 +137,39 @@ func lifetime(maker access.Caller, seconds int64, now time.Time) (time.Duration,
 	return 0, problem.InvalidArgument.New("expires_in_seconds: a key made by an API key may not outlive it; ask for %d at most.", int64(left/time.Second))
 }
 
+// ranges are the address ranges of a new key: those asked for, which must lie within those of a maker
+// that is a key, or else the maker's.
+func (h *handler) ranges(ctx context.Context, maker access.Caller, asked []string) ([]string, error) {
+	ranges, err := normalizeCIDRs(asked)
+	if err != nil || maker.Kind != access.APIKey {
+		return ranges, err
+	}
+	key, err := h.own(ctx, maker)
+	if err != nil {
+		return nil, err
+	}
+	if len(ranges) == 0 {
+		return key.CIDRs, nil
+	}
+	if !apikey.Within(ranges, key.CIDRs) {
+		return nil, problem.InvalidArgument.New("allowed_cidrs: a key made by an API key may be used only where that key may: %v.", key.CIDRs)
+	}
+	return ranges, nil
+}
+
+// own reads the API key that calls.
+func (h *handler) own(ctx context.Context, caller access.Caller) (apikey.Key, error) {
+	key, err := h.store.APIKey(ctx, caller.User, caller.ID)
+	if errors.Is(err, store.ErrNotFound) { // deleted since the authorizer saw it
+		return key, problem.Unauthorized.New("invalid token")
+	}
+	return key, err
+}
+
+// errSuperseded keeps a token whose successor is in use from deciding about keys: it may have leaked,
+// which is why it was replaced.
+var errSuperseded = problem.LacksPermission.New("This token has been replaced. Use the new one.")
+
 // normalizeCIDRs reads ranges, and single addresses as ranges of one.
 func normalizeCIDRs(list []string) ([]string, error) {
 	var ranges []string
@@ -127,11 +177,11 @@ func normalizeCIDRs(list []string) ([]string, error) {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
 			var a netip.Addr
-			if a, err = netip.ParseAddr(s); err == nil {
-				p, err = a.WithZone("").Unmap().Prefix(a.Unmap().BitLen())
+			if a, err = netip.ParseAddr(s); err == nil && a.Zone() == "" {
+				p, err = a.Unmap().Prefix(a.Unmap().BitLen())
 			}
 		}
-		if err != nil {
+		if err != nil || !p.IsValid() {
 			return nil, problem.InvalidArgument.New("allowed_cidrs: %q is no address range such as 192.0.2.0/24.", s)
 		}
 		if p.Addr().Is4In6() {

@@ -46,7 +46,7 @@ func (h *handler) routes() *wire.API {
 	}, h.delete)
 	wire.Register(a, wire.Operation{
 		Method: "POST", Path: key + "/roll", ID: "roll-api-key", Rule: roll,
-		Summary: "Give an API key a new token", Description: "The token before works until grace_seconds after the first use of the new one. The key's expiry stays. A key may roll itself without a permission.",
+		Summary: "Give an API key a new token", Description: "The token before works until grace_seconds after the first use of the new one. The key's expiry stays. A further roll replaces a token that was never used; if it was, the token before ends at once. A key may roll itself without a permission, and another key only if it holds as much and lives as long.",
 	}, h.roll)
 	wire.Register(a, wire.Operation{
 		Method: "GET", Path: "/apiv1/permissions/catalog", ID: "list-permissions",

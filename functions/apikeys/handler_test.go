@@ -246,6 +246,64 @@ func TestAKeyMakesNothingStrongerOrLongerThanItself(t *testing.T) {
 	}
 }
 
+// Who rolls a key holds it afterwards, so rolling another key is bounded like making one.
+func TestAKeyTakesNoStrongerKeyByRollingIt(t *testing.T) {
+	w := newWorld(t)
+	roller := w.create(t, w.session, `{"name":"roller","permissions":["apikeys.write","certs.read"],"expires_in_seconds":3600,"allowed_cidrs":["10.0.0.0/8"]}`)
+	caller := w.caller(roller, "apikeys:*:write;certs:*:read")
+	for body, want := range map[string]int{
+		`{"name":"weaker","permissions":["certs.read"],"expires_in_seconds":60,"allowed_cidrs":["10.1.0.0/16"]}`:    200,
+		`{"name":"stronger","permissions":["certs.write"],"expires_in_seconds":60,"allowed_cidrs":["10.1.0.0/16"]}`: 403,
+		`{"name":"longer","permissions":["certs.read"],"expires_in_seconds":3601,"allowed_cidrs":["10.1.0.0/16"]}`:  403,
+		`{"name":"wider","permissions":["certs.read"],"expires_in_seconds":60,"allowed_cidrs":["0.0.0.0/0"]}`:       403,
+		`{"name":"anywhere","permissions":["certs.read"],"expires_in_seconds":60}`:                                  403,
+	} {
+		target := w.create(t, w.session, body)
+		if a := w.send(t, caller, "POST", fmt.Sprintf("/apiv1/users/1/apikeys/%d/roll", target.ID), ""); a.Status != want {
+			t.Errorf("%s: %d %s", target.Name, a.Status, a.Body)
+		}
+	}
+	for body, want := range map[string]int{
+		`{"name":"x","permissions":[],"allowed_cidrs":["10.9.0.0/16"]}`: 201, `{"name":"x","permissions":[],"allowed_cidrs":["192.0.2.0/24"]}`: 400,
+	} {
+		if a := w.send(t, caller, "POST", "/apiv1/users/1/apikeys", body); a.Status != want {
+			t.Errorf("made by a key that is bound to addresses, %s: %d %s", body, a.Status, a.Body)
+		}
+	}
+	inherits := w.create(t, caller, `{"name":"inherits","permissions":[]}`)
+	if k, err := w.tables.Store.APIKey(t.Context(), 1, inherits.ID); err != nil || len(k.CIDRs) != 1 || k.CIDRs[0] != "10.0.0.0/8" {
+		t.Errorf("a key made without ranges by a bound key: %v %v", k.CIDRs, err)
+	}
+}
+
+// A token that was replaced because it leaked must not take the key back during its grace.
+func TestASupersededTokenDecidesNothing(t *testing.T) {
+	w := newWorld(t)
+	k := w.create(t, w.session, `{"name":"x","permissions":["apikeys.write"]}`)
+	thief := w.caller(k, "apikeys:*:write")
+	thief.Superseded = true
+	for path, body := range map[string]string{
+		fmt.Sprintf("/apiv1/users/1/apikeys/%d/roll", k.ID): "", "/apiv1/users/1/apikeys": `{"name":"y","permissions":[]}`,
+	} {
+		if a := w.send(t, thief, "POST", path, body); a.Status != 403 || !strings.Contains(a.Error.What, "replaced") {
+			t.Errorf("%s: %d %s", path, a.Status, a.Body)
+		}
+	}
+}
+
+func TestManyCreateAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var wait sync.WaitGroup
+	for range 20 {
+		wait.Go(func() {
+			if a := w.send(t, w.session, "POST", "/apiv1/users/1/apikeys", `{"name":"x","permissions":[]}`); a.Status != 201 {
+				t.Errorf("%d %s", a.Status, a.Body)
+			}
+		})
+	}
+	wait.Wait()
+}
+
 func TestBadInput(t *testing.T) {
 	w := newWorld(t)
 	const keys = "/apiv1/users/1/apikeys"
@@ -274,13 +332,18 @@ func TestBadInput(t *testing.T) {
 		{"POST", keys, permissions(`["certs.delete"]`), 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, permissions(`["users.write"]`), 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, permissions(`["certs.read:0"]`), 400, 5000, "INVALID_ARGUMENT"},
-		{"POST", keys, permissions(`[7]`), 400, 5000, "INVALID_ARGUMENT"},
-		{"POST", keys, permissions(`[null]`), 400, 5000, "INVALID_ARGUMENT"},
-		{"POST", keys, permissions(`[{"obtype":"certs","obid":"*"}]`), 400, 5000, "INVALID_ARGUMENT"},
+		{"POST", keys, permissions(`[7]`), 400, 5009, "TYPE_CONVERT_FAILED"},
+		{"POST", keys, permissions(`[null]`), 400, 5009, "TYPE_CONVERT_FAILED"},
+		{"POST", keys, permissions(`[{"obtype":"certs","obid":"*"}]`), 400, 5009, "TYPE_CONVERT_FAILED"},
 		{"POST", keys, permissions(`[{"obtype":"certs","obid":"x","actions":["read"]}]`), 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, permissions(`[{"obtype":"certs","obid":-1,"actions":["read"]}]`), 400, 5000, "INVALID_ARGUMENT"},
-		{"POST", keys, permissions(`[{"obtype":"certs","obid":1.5,"actions":["read"]}]`), 400, 5000, "INVALID_ARGUMENT"},
+		{"POST", keys, permissions(`[{"obtype":"certs","obid":1.5,"actions":["read"]}]`), 400, 5009, "TYPE_CONVERT_FAILED"},
 		{"POST", keys, permissions(`[{"obtype":"certs","obid":99999999999999999999,"actions":["read"]}]`), 400, 5000, "INVALID_ARGUMENT"},
+		{"POST", keys, permissions(`[{"obtype":"certs","obid":9007199254740992,"actions":["read"]}]`), 400, 5000, "INVALID_ARGUMENT"},
+		{"POST", keys, name(`"   "`), 400, 5000, "INVALID_ARGUMENT"},
+		{"POST", keys, name(`"a\u2028b"`), 400, 5000, "INVALID_ARGUMENT"},
+		{"POST", keys, `{"name":"x","permissions":[],"allowed_cidrs":["fe80::1%eth0"]}`, 400, 5000, "INVALID_ARGUMENT"},
+		{"GET", "/apiv1/users/1//apikeys", ``, 404, 4001, "NOT_FOUND"},
 		{"POST", keys, permissions(`[{"obtype":"certs","obid":"*","actions":[]}]`), 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, permissions(`[{"obtype":"certs","obid":"*","actions":[""]}]`), 400, 5000, "INVALID_ARGUMENT"},
 		{"POST", keys, permissions(`[` + strings.Repeat(`"certs.read",`, 100) + `"certs.read"]`), 400, 5000, "INVALID_ARGUMENT"},

@@ -25,6 +25,9 @@ type rollBody struct {
 
 func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, error) {
 	caller, _ := access.FromContext(ctx)
+	if caller.Superseded {
+		return nil, errSuperseded
+	}
 	grace := apikey.DefaultGrace
 	if in.Body != nil && in.Body.Grace != nil {
 		grace = time.Duration(*in.Body.Grace) * time.Second
@@ -39,6 +42,9 @@ func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, e
 			}
 			if before.Status(now) == apikey.Expired {
 				return minted{}, problem.Conflict.New("The API key has expired; create a new one.")
+			}
+			if err := h.mayTake(ctx, caller, before); err != nil {
+				return minted{}, err
 			}
 			after := before
 			token := after.Roll(grace)
@@ -60,4 +66,23 @@ func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, e
 		return nil, err
 	}
 	return answerMinted(answer, replayed), nil
+}
+
+// mayTake refuses a key the token of another key that is stronger, lives longer or works from more
+// addresses: who rolls a key can use it from then on.
+func (h *handler) mayTake(ctx context.Context, caller access.Caller, target apikey.Key) error {
+	if caller.Kind != access.APIKey || caller.ID == target.ID {
+		return nil
+	}
+	if need, lacks := caller.Permissions.Lacks(target.Permissions); lacks {
+		return problem.Lacking(need.String())
+	}
+	own, err := h.own(ctx, caller)
+	if err != nil {
+		return err
+	}
+	if target.ExpiresAt.After(own.ExpiresAt) || !apikey.Within(target.CIDRs, own.CIDRs) {
+		return problem.LacksPermission.New("An API key may not roll a key that lives longer or may be used from more addresses.")
+	}
+	return nil
 }

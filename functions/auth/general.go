@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net/netip"
+	"slices"
 	"time"
 
 	"cjj365.cc/bb/shared/problem"
@@ -50,8 +51,8 @@ type generalData struct {
 }
 
 // unhurried is how long the answer takes to a request whose work would tell, by its time, whether an
-// address has an account. All that work ends well within it.
-const unhurried = time.Second
+// address has an account. Work that takes longer is answered at the next multiple.
+const unhurried = 2 * time.Second
 
 func (h *handler) general(ctx context.Context, in *generalRequest) (*generalResponse, error) {
 	body := in.Body
@@ -80,11 +81,11 @@ func needs(field string) error {
 	return problem.MissingField.New("%s: this action needs it.", field).With("field", field)
 }
 
-// slowly answers a request at a fixed time after it came.
+// slowly answers a request at a fixed time after it came, or a multiple of it.
 func (h *handler) slowly(ctx context.Context, body generalBody, status string, do func(context.Context, generalBody) error) (*generalResponse, error) {
-	at := h.now().Add(unhurried)
+	begin := h.now()
 	err := do(ctx, body)
-	h.wait(ctx, at)
+	h.wait(ctx, begin.Add(h.now().Sub(begin).Truncate(unhurried)+unhurried))
 	if err != nil {
 		return nil, err
 	}
@@ -151,11 +152,11 @@ func (h *handler) newSession(ctx context.Context, u user.User, bearer bool) (*ge
 	return response, h.store.CreateSession(ctx, u, login, family)
 }
 
-// randomID draws the id of a session.
+// randomID draws the id of a session or a code.
 func randomID() (int64, error) {
 	n, err := rand.Int(rand.Reader, big.NewInt(token.MaxID))
 	if err != nil {
-		return 0, fmt.Errorf("draw a session id: %w", err)
+		return 0, fmt.Errorf("draw an id: %w", err)
 	}
 	return n.Int64() + 1, nil
 }
@@ -188,7 +189,10 @@ func (h *handler) register(ctx context.Context, body generalBody) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	if body.Name != "" && !(known && u.State == user.Inactive && u.Name == body.Name) {
+	// Registering again with the same name and password repeats a request whose answer or mail was lost.
+	// Without the password it is somebody else, who must not learn whose name it is.
+	again := known && u.State == user.Inactive && u.Name == body.Name && user.Verify(body.Password, u.PasswordHash)
+	if body.Name != "" && !again {
 		if taken, err := h.store.NameTaken(ctx, body.Name); taken || err != nil {
 			return nameTaken(err)
 		}
@@ -196,12 +200,7 @@ func (h *handler) register(ctx context.Context, body generalBody) error {
 	switch {
 	case known && u.State == user.Active:
 		return h.send(ctx, body.Email, "You have an account", "Somebody, perhaps you, tried to register with this address, which has an account.\nIf you have forgotten its password, ask for a reset.\n")
-	case known:
-		u.PasswordHash, u.Country = hash, country
-		if err := h.store.Reregister(ctx, u); err != nil && !errors.Is(err, store.ErrConflict) {
-			return err
-		}
-	default:
+	case !known:
 		_, err := h.store.CreateUser(ctx, user.User{
 			Email: body.Email, Name: body.Name, Country: country, Roles: []string{"user"},
 			State: user.Inactive, PasswordHash: hash, CreatedAt: h.now(),
@@ -213,7 +212,8 @@ func (h *handler) register(ctx context.Context, body generalBody) error {
 			return err
 		}
 	}
-	return h.sendCode(ctx, user.Activate, body.Email, "Your activation code", "Somebody, perhaps you, registered with this address. To activate the account, enter the code")
+	return h.sendCode(ctx, store.Code{Purpose: user.Activate, Email: body.Email, PasswordHash: hash}, "Your activation code",
+		"Somebody, perhaps you, registered with this address. To activate the account with the password of\nthat registration, enter the code")
 }
 
 func nameTaken(err error) error {
@@ -227,6 +227,9 @@ func (h *handler) activate(ctx context.Context, body generalBody) error {
 	code, u, err := h.tryCode(ctx, user.Activate, body)
 	if err != nil {
 		return err
+	}
+	if u.State != user.Inactive { // activated by another code meanwhile
+		return errWrongCode
 	}
 	if err := h.store.Activate(ctx, u, code); err != nil {
 		return spent(err)
@@ -246,7 +249,7 @@ func (h *handler) requestReset(ctx context.Context, body generalBody) error {
 	if err != nil {
 		return err
 	}
-	return h.sendCode(ctx, user.ResetPassword, body.Email, "Your reset code", "To set a new password, enter the code")
+	return h.sendCode(ctx, store.Code{Purpose: user.ResetPassword, Email: body.Email}, "Your reset code", "To set a new password, enter the code")
 }
 
 func (h *handler) resetPassword(ctx context.Context, body generalBody) error {
@@ -305,31 +308,35 @@ func (h *handler) tryCode(ctx context.Context, purpose user.Purpose, body genera
 	if err := h.count(ctx, string(purpose), body.Email, perAccount); err != nil {
 		return store.Code{}, user.User{}, err
 	}
-	code, err := h.store.TryCode(ctx, purpose, body.Email, h.now())
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return code, user.User{}, err
+	codes, err := h.store.TryCodes(ctx, purpose, body.Email, h.now())
+	if err != nil {
+		return store.Code{}, user.User{}, err
 	}
-	if !user.Verify(body.Code, code.Hash) {
-		return code, user.User{}, errWrongCode
+	i := slices.IndexFunc(codes, func(c store.Code) bool { return user.Verify(body.Code, c.Hash) })
+	if i < 0 {
+		return store.Code{}, user.User{}, errWrongCode
 	}
 	u, err := h.store.UserByEmail(ctx, body.Email)
-	return code, u, err
+	return codes[i], u, err
 }
 
 // sendCode makes a code, keeps its hash and mails it.
-func (h *handler) sendCode(ctx context.Context, purpose user.Purpose, email, subject, text string) error {
+func (h *handler) sendCode(ctx context.Context, kept store.Code, subject, text string) error {
 	code, err := user.NewCode()
 	if err != nil {
 		return err
 	}
-	hash, err := user.Hash(code)
-	if err != nil {
+	if kept.Hash, err = user.Hash(code); err != nil {
 		return err
 	}
-	if err := h.store.PutCode(ctx, store.Code{Purpose: purpose, Email: email, Hash: hash, ExpiresAt: h.now().Add(user.CodeLifetime)}); err != nil {
+	if kept.ID, err = randomID(); err != nil {
 		return err
 	}
-	return h.send(ctx, email, subject, fmt.Sprintf("%s\n\n    %s\n\nIt is valid for %d minutes. If it was not you, ignore this message.\n", text, code, int(user.CodeLifetime.Minutes())))
+	kept.ExpiresAt = h.now().Add(user.CodeLifetime)
+	if err := h.store.PutCode(ctx, kept); err != nil {
+		return err
+	}
+	return h.send(ctx, kept.Email, subject, fmt.Sprintf("%s\n\n    %s\n\nIt is valid for %d minutes. If it was not you, ignore this message.\n", text, code, int(user.CodeLifetime.Minutes())))
 }
 
 // send mails, and keeps a failure from the caller: it would tell that the address has an account. The

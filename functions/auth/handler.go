@@ -112,17 +112,21 @@ var (
 // count counts a try of an action by the request's address and on the account, and refuses beyond
 // either limit.
 func (h *handler) count(ctx context.Context, action, email string, account store.Limit) error {
-	address := network(gateway.From(ctx).SourceIP)
-	now := h.now()
-	if err := h.store.Count(ctx, "address#"+address, perAddress, now); err != nil {
+	if err := h.countAddress(ctx); err != nil {
 		return err
 	}
+	now := h.now()
 	if action == "register" {
-		if err := h.store.Count(ctx, "register#"+address, newPerAddress, now); err != nil {
+		if err := h.store.Count(ctx, "register#"+network(gateway.From(ctx).SourceIP), newPerAddress, now); err != nil {
 			return err
 		}
 	}
 	return h.store.Count(ctx, action+"#"+email, account, now)
+}
+
+// countAddress counts a try of anything by the request's address, and refuses beyond the limit.
+func (h *handler) countAddress(ctx context.Context) error {
+	return h.store.Count(ctx, "address#"+network(gateway.From(ctx).SourceIP), perAddress, h.now())
 }
 
 // audit writes the line that each login and change of an account leaves.

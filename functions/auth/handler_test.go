@@ -269,19 +269,17 @@ func TestRegisterActivateLogin(t *testing.T) {
 	if a := w.action(t, fields); a.Status != 200 || a.Data.Status != "waiting_for_verification" || a.Data.Email != "bob@example.org" {
 		t.Fatalf("register: %d %s", a.Status, a.Body)
 	}
-	first := w.code(t)
 	if a := w.login(t, "bob@example.org", password); a.Status != 403 || a.Error.Code != 5022 {
 		t.Errorf("login before activation: %d %s", a.Status, a.Body)
 	}
 	if a := w.action(t, fields); a.Status != 200 {
 		t.Errorf("register again: %d %s", a.Status, a.Body)
 	}
-	code := w.code(t)
-	if first != code {
-		if a := w.action(t, map[string]string{"action": "activate-user", "email": "bob@example.org", "verify_code": first}); a.Status != 400 {
-			t.Errorf("the code of before: %d %s", a.Status, a.Body)
-		}
+	fields["password"] = "Strangers-horse-1"
+	if a := w.action(t, fields); a.Status != 409 {
+		t.Errorf("register the same name with another password: %d %s", a.Status, a.Body)
 	}
+	code := w.code(t)
 	activate := map[string]string{"action": "activate-user", "email": "bob@example.org", "verify_code": code}
 	if a := w.action(t, activate); a.Status != 200 || a.Data.Status != "activation_successful" {
 		t.Fatalf("activate: %d %s", a.Status, a.Body)
@@ -300,6 +298,83 @@ func TestRegisterActivateLogin(t *testing.T) {
 	}
 	if a := w.action(t, map[string]string{"action": "register", "email": "eve@example.org", "password": password, "name": "Bob"}); a.Status != 409 || a.Error.Code != 40904 {
 		t.Errorf("a taken name: %d %s", a.Status, a.Body)
+	}
+}
+
+// Somebody else registers an address that waits for activation: the owner's code stands for the owner's
+// password.
+func TestACodeBelongsToItsRegistration(t *testing.T) {
+	w := newWorld(t)
+	const owners, strangers = "Owners-horse-1", "Strangers-horse-1"
+	register := func(password string) string {
+		if a := w.action(t, map[string]string{"action": "register", "email": "vic@example.org", "password": password}); a.Status != 200 {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		return w.code(t)
+	}
+	code := register(owners)
+	register(strangers)
+	if a := w.action(t, map[string]string{"action": "activate-user", "email": "vic@example.org", "verify_code": code}); a.Status != 200 {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	if a := w.login(t, "vic@example.org", owners); a.Status != 200 {
+		t.Errorf("the owner: %d %s", a.Status, a.Body)
+	}
+	if a := w.login(t, "vic@example.org", strangers); a.Status != 401 {
+		t.Errorf("the stranger: %d %s", a.Status, a.Body)
+	}
+}
+
+func TestAGivenNameIsNobodysToTake(t *testing.T) {
+	w := newWorld(t)
+	if a := w.action(t, map[string]string{"action": "register", "email": "eve@example.org", "password": password, "name": "user-2"}); a.Status != 400 {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	w.action(t, map[string]string{"action": "register", "email": "ann@example.org", "password": password})
+	if a := w.action(t, map[string]string{"action": "register", "email": "bob@example.org", "password": password}); a.Status != 200 {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+}
+
+// As many logins of both kinds as there can be, all refreshed: one transaction must still end them.
+func TestAResetEndsAsManySessionsAsThereCanBe(t *testing.T) {
+	w := newWorld(t)
+	u := w.newUser(t, "ann@example.org")
+	tokens := []string{}
+	for i := range 2 * session.MaxPerUser {
+		fields := map[string]string{"action": "login", "email": "ann@example.org", "password": password}
+		if i < session.MaxPerUser {
+			fields["token_type"] = "Bearer"
+		}
+		w.pass(time.Second)
+		a := w.action(t, fields)
+		if a.Status != 200 {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		if a.Data.Session != nil {
+			tokens = append(tokens, a.Data.Session.RefreshToken)
+		}
+	}
+	for _, token := range tokens { // of lines that have made room for others
+		w.send(t, "POST", "/auth/refresh", `{"refresh_token":"`+token+`"}`)
+	}
+	w.action(t, map[string]string{"action": "request-reset-password", "email": "ann@example.org"})
+	a := w.action(t, map[string]string{"action": "reset-password", "email": "ann@example.org", "verify_code": w.code(t), "new_password": "Another-horse-2"})
+	if a.Status != 200 {
+		t.Errorf("reset with %d logins of user %d: %d %s", 2*session.MaxPerUser, u.ID, a.Status, a.Body)
+	}
+}
+
+func TestGoodLoginsLockNobodyOut(t *testing.T) {
+	w := newWorld(t)
+	w.newUser(t, "ann@example.org")
+	var wait sync.WaitGroup
+	for range 3 * perAccount.Most {
+		wait.Go(func() { w.login(t, "ann@example.org", password) })
+	}
+	wait.Wait()
+	if a := w.login(t, "ann@example.org", password); a.Status != 200 {
+		t.Errorf("after a burst of good logins: %d %s", a.Status, a.Body)
 	}
 }
 
@@ -412,7 +487,7 @@ func TestNoAccountIsTold(t *testing.T) {
 			fields["email"] = email
 			w.waited = nil
 			a := w.action(t, fields)
-			held := len(w.waited) == 1 && w.waited[0] == unhurried
+			held := len(w.waited) == 1 && w.waited[0] == unhurried // the world's clock stands still
 			if fields["action"] != "login" && !held {
 				t.Errorf("%s was not answered at its fixed time: %v", fields["action"], w.waited)
 			}
@@ -581,10 +656,14 @@ func TestAUserKeepsTheNewestLogins(t *testing.T) {
 // A registration that died between the account and its code is taken up by the next.
 func TestARegistrationThatDiedIsTakenUp(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.store.CreateUser(t.Context(), user.User{Email: "bob@example.org", Name: "bob", State: user.Inactive, CreatedAt: w.clock()}); err != nil {
+	hash, err := user.Hash(password)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if a := w.login(t, "bob@example.org", password); a.Status != 401 {
+	if _, err := w.store.CreateUser(t.Context(), user.User{Email: "bob@example.org", Name: "bob", State: user.Inactive, PasswordHash: hash, CreatedAt: w.clock()}); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.login(t, "bob@example.org", password); a.Status != 403 {
 		t.Errorf("login: %d %s", a.Status, a.Body)
 	}
 	if a := w.action(t, map[string]string{"action": "register", "email": "bob@example.org", "password": password, "name": "bob"}); a.Status != 200 {

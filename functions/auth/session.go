@@ -55,7 +55,10 @@ type availability struct {
 }
 
 func (h *handler) available(ctx context.Context, in *availableRequest) (*availableResponse, error) {
-	if err := h.count(ctx, "name", in.Name, perAddress); err != nil {
+	if err := user.CheckName(in.Name); err != nil {
+		return nil, err
+	}
+	if err := h.countAddress(ctx); err != nil {
 		return nil, err
 	}
 	taken, err := h.store.NameTaken(ctx, in.Name)
@@ -159,6 +162,9 @@ type refreshed struct {
 
 func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResponse, error) {
 	invalid := problem.WrongCredentials.New("The refresh token is not valid. Log in again.")
+	if err := h.countAddress(ctx); err != nil {
+		return nil, err
+	}
 	t, err := token.Parse(in.Body.RefreshToken)
 	if err != nil || t.Kind != token.Refresh {
 		return nil, invalid

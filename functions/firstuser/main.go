@@ -56,7 +56,10 @@ func (h *handler) create(ctx context.Context, email, password string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.store.UserByEmail(ctx, email); !errors.Is(err, store.ErrNotFound) {
+	switch u, err := h.store.UserByEmail(ctx, email); {
+	case err == nil && u.State != user.Active:
+		return problem.Conflict.New("%s has registered and not been activated; activate it, or choose another address.", email)
+	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
 	if err := user.CheckPassword(password); err != nil {

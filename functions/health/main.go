@@ -1,5 +1,5 @@
 // Command health answers that the API answers. It depends on nothing, so it says so when all else is
-// down.
+// down. It also has the paths that no other function has, which it answers with 404.
 package main
 
 import (

@@ -38,10 +38,14 @@ type grant struct{ function, action, resource, leadingKey string }
 type call struct {
 	action      string
 	resource    string
-	leadingKeys []string
+	leadingKeys []string // of DynamoDB's items
+	from        string   // of SES's messages
 }
 
-const leadingKeys = "dynamodb:LeadingKeys"
+const (
+	leadingKeys = "dynamodb:LeadingKeys"
+	fromAddress = "ses:FromAddress"
+)
 
 // New makes a checker. Conditions that it does not know are refused here.
 func New(functions []template.Function, log io.Writer) (*Checker, error) {
@@ -51,7 +55,7 @@ func New(functions []template.Function, log io.Writer) (*Checker, error) {
 		for _, s := range f.Role {
 			for operator, keys := range s.Conditions {
 				for key := range keys {
-					if operator != "ForAllValues:StringLike" || key != leadingKeys {
+					if c := operator + " " + key; c != "ForAllValues:StringLike "+leadingKeys && c != "StringEquals "+fromAddress {
 						return nil, fmt.Errorf("the role of %s: condition %s on %s is not understood here", f.LogicalID, operator, key)
 					}
 				}
@@ -91,6 +95,9 @@ func allowed(f template.Function, call call) (grants []grant, denied bool) {
 		action := slices.IndexFunc(s.Actions, func(p string) bool { return policy.Match(strings.ToLower(p), strings.ToLower(call.action)) })
 		resource := slices.IndexFunc(s.Resources, func(p string) bool { return policy.Match(p, call.resource) })
 		if action < 0 || resource < 0 {
+			continue
+		}
+		if senders := s.Conditions["StringEquals"][fromAddress]; senders != nil && !slices.Contains(senders, call.from) {
 			continue
 		}
 		patterns := s.Conditions["ForAllValues:StringLike"][leadingKeys]

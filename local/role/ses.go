@@ -25,7 +25,7 @@ func (c *Checker) SES(t *template.Template, next http.Handler) http.Handler {
 		}
 		if err == nil {
 			_, domain, _ := strings.Cut(message.FromEmailAddress, "@")
-			err = c.check(accessKeyID(r), []call{{action: "ses:SendEmail", resource: "arn:aws:ses:" + t.Region + ":" + t.Account + ":identity/" + domain}})
+			err = c.check(accessKeyID(r), []call{{action: "ses:SendEmail", resource: "arn:aws:ses:" + t.Region + ":" + t.Account + ":identity/" + domain, from: message.FromEmailAddress}})
 		}
 		if err != nil {
 			w.Header().Set("X-Amzn-Errortype", "AccessDeniedException")

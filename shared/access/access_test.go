@@ -106,7 +106,7 @@ func TestEncodeJoinsAndSorts(t *testing.T) {
 func TestScopeSurvivesTheGateway(t *testing.T) {
 	c := Caller{
 		Kind: APIKey, User: 7, ID: 12, Name: "ci \"quoted\"", Permissions: "certs:*:read",
-		CreatedAt: time.UnixMilli(1_790_000_000_000), ExpiresAt: time.UnixMilli(1_790_000_001_000),
+		CreatedAt: time.UnixMilli(1_790_000_000_000), ExpiresAt: time.UnixMilli(1_790_000_001_000), Superseded: true,
 	}
 	text, err := json.Marshal(c.Scope())
 	if err != nil {

@@ -30,6 +30,9 @@ type Caller struct {
 	Permissions Permissions
 	CreatedAt   time.Time // of a session, when the user authenticated
 	ExpiresAt   time.Time
+	// Superseded says that an API key's token has been replaced by a newer one, which is in use; it
+	// works until its grace ends, and may not decide about keys any more.
+	Superseded bool
 }
 
 // Allow answers one need.
@@ -73,6 +76,7 @@ type Scope struct {
 	CreatedAt   string `json:"created_at"`
 	ExpiresAt   string `json:"expires_at"`
 	KeyExpires  string `json:"key_expires,omitempty"`
+	Superseded  string `json:"superseded,omitempty"`
 	DeniedCode  string `json:"denied_code"`
 	DeniedWhat  string `json:"denied_what"`
 }
@@ -85,6 +89,9 @@ func (c Caller) Scope() Scope {
 		CreatedAt:   strconv.FormatInt(c.CreatedAt.UnixMilli(), 10), ExpiresAt: strconv.FormatInt(c.ExpiresAt.UnixMilli(), 10),
 		KeyExpires: c.KeyExpires(),
 		DeniedCode: "5022", DeniedWhat: "This path belongs to another user.",
+	}
+	if c.Superseded {
+		s.Superseded = "true"
 	}
 	if c.Kind == APIKey {
 		s.DeniedCode, s.DeniedWhat = "4003", "API key lacks required permission"
@@ -107,6 +114,7 @@ func FromScope(context map[string]any) (Caller, error) {
 		Kind: Kind(text("kind")), User: number("user_id"), ID: number("id"), Name: text("name"),
 		Permissions: Permissions(text("permissions")),
 		CreatedAt:   time.UnixMilli(number("created_at")), ExpiresAt: time.UnixMilli(number("expires_at")),
+		Superseded: text("superseded") == "true",
 	}
 	if c.Kind != Session && c.Kind != APIKey {
 		errs = append(errs, fmt.Errorf("scope value kind: unknown kind %q", c.Kind))

@@ -19,8 +19,11 @@ const (
 	Revoke       Action = "revoke"
 )
 
-// Any is the object id that stands for every object of a type.
-const Any int64 = 0
+// Any is the object id that stands for every object of a type; ids stay exact in JSON numbers.
+const (
+	Any   int64 = 0
+	maxID int64 = 1<<53 - 1
+)
 
 // Entry is a row of the permission catalogue: a type of object and what can be done to it.
 type Entry struct {
@@ -82,7 +85,7 @@ func ParsePermission(s string) (Permission, error) {
 	p := Permission{Type: objectType, Actions: []Action{Action(action)}}
 	if narrowed {
 		n, err := strconv.ParseInt(id, 10, 64)
-		if err != nil || n <= 0 || id[0] == '+' || id[0] == '0' {
+		if err != nil || n <= 0 || n > maxID || id[0] == '+' || id[0] == '0' {
 			return Permission{}, fmt.Errorf("permission %q: the id must be a positive integer", s)
 		}
 		p.ID = n
@@ -107,7 +110,7 @@ func Encode(list []Permission) (Permissions, error) {
 		if !ok {
 			return "", fmt.Errorf("unknown obtype %q", p.Type)
 		}
-		if p.ID < 0 {
+		if p.ID < 0 || p.ID > maxID {
 			return "", fmt.Errorf("obid of %s must be a positive integer or \"*\"", p.Type)
 		}
 		if len(p.Actions) == 0 {

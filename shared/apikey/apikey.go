@@ -8,6 +8,7 @@ package apikey
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"cjj365.cc/bb/shared/access"
@@ -17,11 +18,8 @@ import (
 // Bounds of a key. Lifetimes are those of the contract, §6.1.
 const (
 	DefaultLifetime = 30 * 24 * time.Hour
-	MaxLifetime     = 365 * 24 * time.Hour
 	DefaultGrace    = 300 * time.Second
-	MaxGrace        = 86400 * time.Second
 	MaxPerUser      = 200  // live and lapsed together; lapsed ones make room
-	MaxCIDRs        = 32   // address ranges of one key
 	MaxPermissions  = 2048 // bytes, encoded: the scope must fit API Gateway's authorizer context
 	// KeptAfterExpiry is how long a lapsed key stays in lists before the table drops it.
 	KeptAfterExpiry = 30 * 24 * time.Hour
@@ -79,11 +77,13 @@ func (k Key) Status(now time.Time) Status {
 // Verdict is what Admit says of a token.
 type Verdict int
 
-// The verdicts. FirstUse lets the token in and asks for the mark that starts the grace.
+// The verdicts. FirstUse lets the token in and asks for the mark that starts the grace. Superseded lets
+// the token before in, while its grace runs.
 const (
 	Refused Verdict = iota
 	Admitted
 	FirstUse
+	Superseded
 )
 
 // Admit decides whether t is this key's token at now. Both comparisons are made always, in constant
@@ -98,8 +98,10 @@ func (k Key) Admit(t token.Token, now time.Time) Verdict {
 		return FirstUse
 	case current:
 		return Admitted
-	case previous && (pending || now.Before(k.Previous.Ends)):
+	case previous && pending:
 		return Admitted
+	case previous && now.Before(k.Previous.Ends):
+		return Superseded
 	}
 	return Refused
 }
@@ -122,8 +124,26 @@ func AdmitsFrom(cidrs []string, address string) bool {
 	return false
 }
 
+// Within reports whether every address that ranges let in is one that the limits let in. No ranges let
+// in every address.
+func Within(ranges, limits []string) bool {
+	if len(limits) == 0 {
+		return true
+	}
+	for _, r := range ranges {
+		inner, err := netip.ParsePrefix(r)
+		if err != nil || !slices.ContainsFunc(limits, func(l string) bool {
+			outer, err := netip.ParsePrefix(l)
+			return err == nil && outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
+		}) {
+			return false
+		}
+	}
+	return len(ranges) > 0
+}
+
 // Roll gives the key a new token and returns it. Until that is used for the first time the old one
-// works, and grace beyond it.
+// works, and grace beyond it. A token whose grace runs already ends with the next roll.
 func (k *Key) Roll(grace time.Duration) token.Token {
 	t := token.Mint(token.APIKey, k.User, k.ID)
 	digest := t.Digest()

@@ -44,7 +44,7 @@ func TestRoll(t *testing.T) {
 	if k.Admit(second, late) != Admitted {
 		t.Error("the second use counts as the first")
 	}
-	if k.Admit(first, late.Add(5*time.Minute-1)) != Admitted {
+	if k.Admit(first, late.Add(5*time.Minute-1)) != Superseded {
 		t.Error("the old token died within its grace")
 	}
 	if k.Admit(first, late.Add(5*time.Minute)) != Refused {
@@ -82,5 +82,21 @@ func TestAddressRanges(t *testing.T) {
 	}
 	if AdmitsFrom([]string{"nonsense"}, "192.0.2.9") {
 		t.Error("an unreadable range admits")
+	}
+}
+
+func TestWithin(t *testing.T) {
+	for _, tc := range []struct {
+		ranges, limits []string
+		want           bool
+	}{
+		{nil, nil, true}, {[]string{"10.0.0.0/8"}, nil, true}, {nil, []string{"10.0.0.0/8"}, false},
+		{[]string{"10.1.0.0/16"}, []string{"10.0.0.0/8"}, true}, {[]string{"10.0.0.0/8"}, []string{"10.1.0.0/16"}, false},
+		{[]string{"10.1.0.0/16", "192.0.2.1/32"}, []string{"10.0.0.0/8"}, false}, {[]string{"10.1.0.0/16", "192.0.2.1/32"}, []string{"10.0.0.0/8", "192.0.2.0/24"}, true},
+		{[]string{"::/0"}, []string{"0.0.0.0/0"}, false}, {[]string{"nonsense"}, []string{"0.0.0.0/0"}, false},
+	} {
+		if got := Within(tc.ranges, tc.limits); got != tc.want {
+			t.Errorf("%v within %v: %v", tc.ranges, tc.limits, got)
+		}
 	}
 }

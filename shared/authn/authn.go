@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"cjj365.cc/bb/shared/access"
@@ -45,7 +46,16 @@ type Authenticator struct {
 	Client *dynamo.Client
 	Table  string // the credential table
 	Now    func() time.Time
+
+	noMarks atomic.Int64 // epoch ms until which last uses are not marked, because writing failed
 }
+
+// A last use is marked in markBudget or not at all; after a failure none is tried for a while, so that
+// a table that cannot be written does not slow every request down.
+const (
+	markBudget = 100 * time.Millisecond
+	markPause  = 5 * time.Second
+)
 
 // Result is who calls, and what the reading of it changed.
 type Result struct {
@@ -102,6 +112,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, t token.Token, from st
 	if t.Kind != token.APIKey && t.Kind != token.Session {
 		return Result{}, Unknown
 	}
+	ctx, cancel := context.WithTimeout(ctx, dynamo.Budget) // for reading and marking together
+	defer cancel()
 	key := KeyOf(t)
 	var it item
 	found, err := a.Client.Get(ctx, a.Table, key, &it)
@@ -132,7 +144,7 @@ func (a *Authenticator) apiKey(ctx context.Context, t token.Token, key dynamo.Ke
 	}
 	r := Result{Caller: access.Caller{
 		Kind: access.APIKey, User: t.User, ID: t.ID, Name: it.Name.S, Permissions: access.Permissions(it.Permissions.S),
-		CreatedAt: time.UnixMilli(it.CreatedAt.N), ExpiresAt: k.ExpiresAt,
+		CreatedAt: time.UnixMilli(it.CreatedAt.N), ExpiresAt: k.ExpiresAt, Superseded: verdict == apikey.Superseded,
 	}}
 	if len(it.CIDRs.L) > 0 {
 		ranges := make([]string, len(it.CIDRs.L))
@@ -144,7 +156,7 @@ func (a *Authenticator) apiKey(ctx context.Context, t token.Token, key dynamo.Ke
 		}
 	}
 	if verdict == apikey.FirstUse {
-		return r, a.markFirstUse(ctx, key, k, now)
+		return r, a.markFirstUse(ctx, key, k, from, now)
 	}
 	if apikey.NeedsMark(time.UnixMilli(it.LastUsedAt.N), now) {
 		r.MarkFailed = a.markUse(ctx, key, now, dynamo.Update{
@@ -157,13 +169,16 @@ func (a *Authenticator) apiKey(ctx context.Context, t token.Token, key dynamo.Ke
 
 // markFirstUse starts the grace of the token before. Were it let through without the mark, the old
 // token would outlive its grace, so a failure fails the request.
-func (a *Authenticator) markFirstUse(ctx context.Context, key dynamo.Key, k apikey.Key, now time.Time) error {
+func (a *Authenticator) markFirstUse(ctx context.Context, key dynamo.Key, k apikey.Key, from string, now time.Time) error {
 	k.MarkFirstUse(now)
 	err := a.Client.Update(ctx, a.Table, dynamo.Update{
 		Key:        key,
-		Expression: "SET grace_ends = :ends",
+		Expression: "SET grace_ends = :ends, last_used_at = :now, last_used_from = :from",
 		Condition:  "digest = :digest AND attribute_not_exists(grace_ends)",
-		Values:     dynamo.Values{":ends": dynamo.Number(k.Previous.Ends.UnixMilli()), ":digest": dynamo.Bytes(k.Digest)},
+		Values: dynamo.Values{
+			":ends": dynamo.Number(k.Previous.Ends.UnixMilli()), ":digest": dynamo.Bytes(k.Digest),
+			":now": dynamo.Number(now.UnixMilli()), ":from": dynamo.Text(from),
+		},
 	})
 	if err != nil && !errors.Is(err, dynamo.ErrCondition) { // another request was first, or the key has changed since
 		return fmt.Errorf("mark first use: %w", err)
@@ -201,6 +216,11 @@ func (a *Authenticator) session(ctx context.Context, t token.Token, key dynamo.K
 // markUse writes that the credential was used at now, if nobody has within the minute. The condition
 // also keeps a deleted item deleted: an absent attribute is smaller than nothing.
 func (a *Authenticator) markUse(ctx context.Context, key dynamo.Key, now time.Time, u dynamo.Update) error {
+	if now.UnixMilli() < a.noMarks.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, markBudget)
+	defer cancel()
 	u.Key = key
 	u.Condition = "last_used_at <= :before"
 	u.Values[":now"] = dynamo.Number(now.UnixMilli())
@@ -208,6 +228,9 @@ func (a *Authenticator) markUse(ctx context.Context, key dynamo.Key, now time.Ti
 	err := a.Client.Update(ctx, a.Table, u)
 	if errors.Is(err, dynamo.ErrCondition) {
 		return nil
+	}
+	if err != nil {
+		a.noMarks.Store(now.Add(markPause).UnixMilli())
 	}
 	return err
 }

@@ -31,11 +31,12 @@ type Header struct {
 	Key string `header:"Idempotency-Key" maxLength:"255" doc:"Makes the request repeatable for 24 hours: the first answer is given again."`
 
 	credential authn.Credential
+	err        error
 }
 
 // Resolve takes the caller's token from the request, for the seal.
 func (h *Header) Resolve(ctx huma.Context) []error {
-	h.credential, _ = authn.PresentedIn(ctx.EachHeader) // the authorizer has refused bad ones
+	h.credential, h.err = authn.PresentedIn(ctx.EachHeader)
 	return nil
 }
 
@@ -47,6 +48,9 @@ func Do[T any](ctx context.Context, s *store.Store, h *Header, caller access.Cal
 	if h.Key == "" {
 		answer, err = create(func(T) (*store.Idempotency, error) { return nil, nil })
 		return answer, false, err
+	}
+	if h.err != nil { // the authorizer let it in: it and this function would disagree
+		return answer, false, fmt.Errorf("the token that seals the answer: %w", h.err)
 	}
 	digest, err := digestOf(operation, request)
 	if err != nil {

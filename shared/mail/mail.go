@@ -17,7 +17,7 @@ import (
 
 // Budget is the longest that sending one message may take. It fits into the fixed time of the answers
 // that must not tell whether a message was sent.
-const Budget = 700 * time.Millisecond
+const Budget = 1500 * time.Millisecond
 
 // Sender sends from one address.
 type Sender struct {

@@ -20,7 +20,6 @@ type Kind struct {
 // The table. Code 5000 stands for several kinds; status and key tell them apart.
 var (
 	InvalidArgument  = &Kind{400, 5000, "INVALID_ARGUMENT"}
-	MissingParam     = &Kind{400, 5004, "MISSING_PARAM"}
 	MissingQuery     = &Kind{400, 5005, "MISSING_QUERY_PARAM"}
 	MissingHeader    = &Kind{400, 5006, "MISSING_HEADER"}
 	MissingBody      = &Kind{400, 5007, "MISSING_BODY"}

@@ -21,7 +21,7 @@ const (
 	AccessLifetime  = time.Hour // of a session that a refresh token renews
 	RefreshLifetime = 30 * 24 * time.Hour
 	ReplayWindow    = 120 * time.Second
-	// MaxPerUser bounds sessions and families together, so that one transaction can end them all.
+	// MaxPerUser bounds logins. Each has one or two items, and one transaction must end them all.
 	MaxPerUser = 40
 	maxSpent   = 64 // spent tokens that a family remembers
 )

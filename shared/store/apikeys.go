@@ -93,7 +93,7 @@ func (s *Store) NextAPIKeyID(ctx context.Context) (int64, error) { return s.next
 // room for it; a lapsed key makes room. With an idempotency record, that is stored in the same
 // transaction: ErrConflict if the record exists already, and then nothing has changed.
 func (s *Store) CreateAPIKey(ctx context.Context, k apikey.Key, maker access.Caller, once *Idempotency, now time.Time) error {
-	for range attempts {
+	for wait := 20 * time.Millisecond; wait < 2*time.Second; wait = wait * 3 / 2 {
 		var owner ownerItem
 		if _, err := s.get(ctx, s.credentials, ownerKey(k.User), &owner); err != nil {
 			return err
@@ -126,7 +126,7 @@ func (s *Store) CreateAPIKey(ctx context.Context, k apikey.Key, maker access.Cal
 		case owner.State != user.Active:
 			return problem.Forbidden.New("The account is not active.")
 		}
-		if !pause(ctx) {
+		if !pause(ctx, wait) {
 			break
 		}
 	}

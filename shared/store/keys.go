@@ -23,6 +23,7 @@ const (
 	keyPrefix     = "KEY#"
 	sessionPrefix = "SESSION#"
 	familyPrefix  = "FAMILY#"
+	codePrefix    = "CODE#"
 )
 
 func userPartition(user int64) string { return fmt.Sprintf("USER#%d", user) }
@@ -38,8 +39,8 @@ func nameKey(name string) key         { return key{"NAME#" + strings.ToLower(nam
 func counterKey(kind string) key      { return key{"COUNTER#" + kind, "COUNTER"} }
 func padded(p string, n int64) string { return fmt.Sprintf("%s%016d", p, n) }
 
-func codeKey(purpose user.Purpose, email string) key {
-	return key{"CODE#" + string(purpose) + ":" + email, "CODE"}
+func codeKey(purpose user.Purpose, email string, id int64) key {
+	return key{"CODE#" + string(purpose) + ":" + email, padded(codePrefix, id)}
 }
 
 // rateKey names a fixed window of a count by its end.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,23 +18,21 @@ type Limit struct {
 }
 
 // Count counts one try of what, which names the thing tried and who or what tries, and refuses with
-// problem.RateLimited beyond the limit. It counts before the try, so parallel tries gain nothing.
+// problem.RateLimited beyond the limit. It counts before the try, so parallel tries gain nothing; what
+// it refuses does not count.
 func (s *Store) Count(ctx context.Context, what string, limit Limit, now time.Time) error {
 	end := now.Truncate(limit.Window).Add(limit.Window)
-	n, err := s.add(ctx, rateKey(what, end), 1, end)
-	if err != nil {
-		return err
-	}
-	if n > limit.Most {
+	_, err := s.add(ctx, rateKey(what, end), 1, limit.Most, end)
+	if errors.Is(err, errFull) {
 		return problem.Limited(end.Sub(now))
 	}
-	return nil
+	return err
 }
 
 // Uncount takes back the last Count of a try that turned out well.
 func (s *Store) Uncount(ctx context.Context, what string, limit Limit, now time.Time) error {
 	end := now.Truncate(limit.Window).Add(limit.Window)
-	_, err := s.add(ctx, rateKey(what, end), -1, end)
+	_, err := s.add(ctx, rateKey(what, end), -1, limit.Most+1, end)
 	return err
 }
 

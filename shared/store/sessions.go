@@ -87,7 +87,8 @@ func (it familyItem) family() session.Family {
 type login struct {
 	SK        string `dynamodbav:"sk"`
 	ID        int64  `dynamodbav:"id"`
-	Family    int64  `dynamodbav:"family"`
+	Family    int64  `dynamodbav:"family"`  // of a session
+	Session   int64  `dynamodbav:"session"` // of a family
 	CreatedAt int64  `dynamodbav:"created_at"`
 	AuthTime  int64  `dynamodbav:"auth_time"`
 }
@@ -139,23 +140,28 @@ func (s *Store) CreateSession(ctx context.Context, u user.User, login session.Se
 	return s.changeUser(ctx, "create session", u, items)
 }
 
-// makeRoom are the deletions of the oldest logins beyond what a user may have.
+// makeRoom are the deletions of the oldest logins beyond what a user may have. A line of refresh tokens
+// and its session are one login and end together: a line left alone would renew itself beyond the
+// number that endSessions can end in one transaction.
 func (s *Store) makeRoom(ctx context.Context, user int64) ([]types.TransactWriteItem, error) {
 	sessions, families, err := s.logins(ctx, user)
 	if err != nil {
 		return nil, err
 	}
-	byAge := func(a, b login) int { return cmp.Compare(a.CreatedAt+a.AuthTime, b.CreatedAt+b.AuthTime) }
-	slices.SortFunc(sessions, byAge)
-	slices.SortFunc(families, byAge)
-	var items []types.TransactWriteItem
-	for len(sessions)+1 > session.MaxPerUser {
-		items = append(items, remove(s.credentials, sessionKey(user, sessions[0].ID)))
-		sessions = sessions[1:]
+	logins := families
+	for _, l := range sessions {
+		if !slices.ContainsFunc(families, func(f login) bool { return f.Session == l.ID }) {
+			logins = append(logins, l)
+		}
 	}
-	for len(families)+1 > session.MaxPerUser {
-		items = append(items, remove(s.credentials, familyKey(user, families[0].ID)))
-		families = families[1:]
+	slices.SortFunc(logins, func(a, b login) int { return cmp.Compare(a.CreatedAt+a.AuthTime, b.CreatedAt+b.AuthTime) })
+	var items []types.TransactWriteItem
+	for _, l := range logins[:max(0, len(logins)+1-session.MaxPerUser)] {
+		if l.Session == 0 {
+			items = append(items, remove(s.credentials, sessionKey(user, l.ID)))
+			continue
+		}
+		items = append(items, remove(s.credentials, familyKey(user, l.ID)), remove(s.credentials, sessionKey(user, l.Session)))
 	}
 	return items, nil
 }

@@ -14,7 +14,7 @@
 //	USER#<user>             PROFILE      an account                        userItem
 //	EMAIL#<email>           EMAIL        who has the address               claimItem
 //	NAME#<name, lower>      NAME         who has the name                  claimItem
-//	CODE#<purpose>:<email>  CODE         a verification code               codeItem
+//	CODE#<purpose>:<email>  CODE#<16 d.> a verification code               codeItem
 //	RATE#<what>#<window>    RATE         a count of tries                  n, ttl
 //	IDEMPOTENCY#<caller>#…  IDEMPOTENCY  the answer to a create            idempotencyItem
 //	COUNTER#<kind>          COUNTER      the last id given                 n
@@ -138,7 +138,7 @@ func query[T any](ctx context.Context, s *Store, table, pk, prefix string) ([]T,
 func (s *Store) transact(ctx context.Context, doing string, items []types.TransactWriteItem) (failed []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, Budget)
 	defer cancel()
-	for {
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		_, err := s.db.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{TransactItems: items})
 		var canceled *types.TransactionCanceledException
 		if !errors.As(err, &canceled) {
@@ -165,15 +165,15 @@ func (s *Store) transact(ctx context.Context, doing string, items []types.Transa
 		if !passing {
 			return nil, failure(doing, err)
 		}
-		if !pause(ctx) {
+		if !pause(ctx, wait) {
 			return nil, failure(doing, context.DeadlineExceeded)
 		}
 	}
 }
 
-// pause waits a random while, so that writers in conflict part; false when the time is up.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(time.Duration(5+rand.IntN(40)) * time.Millisecond)
+// pause waits a random while of up to most, so that writers in conflict part; false when the time is up.
+func pause(ctx context.Context, most time.Duration) bool {
+	timer := time.NewTimer(rand.N(most))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -182,9 +182,6 @@ func pause(ctx context.Context) bool {
 		return true
 	}
 }
-
-// attempts is how often an optimistic change is tried before the caller is asked to try again.
-const attempts = 10
 
 // busy is the answer when other writers won every time.
 func busy(doing string) error {

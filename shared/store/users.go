@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -55,18 +56,22 @@ func claim(at key, user int64) claimItem { return claimItem{at.pk, at.sk, user} 
 
 // next gives the next id of a kind. An id whose use fails is lost; none is given twice.
 func (s *Store) next(ctx context.Context, kind string) (int64, error) {
-	return s.add(ctx, counterKey(kind), 1, time.Time{})
+	return s.add(ctx, counterKey(kind), 1, math.MaxInt64, time.Time{})
 }
 
-// add adds to the number n of an item, which begins at 0, and returns the sum. The item lapses at end
-// unless that is zero.
-func (s *Store) add(ctx context.Context, key key, n int64, end time.Time) (int64, error) {
+// errFull says that a counter has reached its bound.
+var errFull = errors.New("the counter is full")
+
+// add adds to the number n of an item, which begins at 0, and returns the sum; errFull if it was not
+// below most, and then nothing has changed. The item lapses at end unless that is zero.
+func (s *Store) add(ctx context.Context, key key, n, most int64, end time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, Budget)
 	defer cancel()
 	input := &dynamodb.UpdateItemInput{
 		TableName: &s.resources, Key: key.attributes(),
 		UpdateExpression:          aws.String("ADD n :n"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":n": number(n)},
+		ConditionExpression:       aws.String("attribute_not_exists(n) OR n < :most"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":n": number(n), ":most": number(most)},
 		ReturnValues:              types.ReturnValueUpdatedNew,
 	}
 	if !end.IsZero() {
@@ -75,6 +80,10 @@ func (s *Store) add(ctx context.Context, key key, n int64, end time.Time) (int64
 		input.ExpressionAttributeValues[":ttl"] = number(end.Unix())
 	}
 	answer, err := s.db.UpdateItem(ctx, input)
+	var full *types.ConditionalCheckFailedException
+	if errors.As(err, &full) {
+		return 0, errFull
+	}
 	if err != nil {
 		return 0, failure("add to "+key.sk, err)
 	}
@@ -118,7 +127,7 @@ var (
 )
 
 // CreateUser stores a new account with its claims on address and name, all or nothing, and gives it an
-// id. A name left empty becomes user-<id>.
+// id. A name left empty becomes user-<id>, which nobody can choose.
 func (s *Store) CreateUser(ctx context.Context, u user.User) (user.User, error) {
 	id, err := s.next(ctx, "user")
 	if err != nil {
@@ -157,16 +166,10 @@ func (s *Store) CreateUser(ctx context.Context, u user.User) (user.User, error) 
 	return u, ErrNameTaken
 }
 
-// Reregister replaces the password and country of an account that is still inactive, as it was read;
-// ErrConflict if it has changed since.
-func (s *Store) Reregister(ctx context.Context, u user.User) error {
-	return s.changeUser(ctx, "register again", u, nil)
-}
-
-// Activate makes an account active and uses up the code that proved its address; ErrConflict if
-// either has changed since it was read.
+// Activate makes an account active, with the password of the registration whose code proved the
+// address, and uses up the code; ErrConflict if either has changed since it was read.
 func (s *Store) Activate(ctx context.Context, u user.User, code Code) error {
-	u.State = user.Active
+	u.State, u.PasswordHash = user.Active, code.PasswordHash
 	return s.changeUser(ctx, "activate user", u, []types.TransactWriteItem{
 		s.useUp(code),
 		{Update: &types.Update{
@@ -205,27 +208,35 @@ func (s *Store) changeUser(ctx context.Context, doing string, u user.User, other
 	return err
 }
 
-// Code is a verification code as it is kept.
+// Code is a verification code as it is kept. An address may have several at once, one for each time one
+// was asked for: registering an address again must not put another password behind the code that its
+// owner holds.
 type Code struct {
-	Purpose   user.Purpose
-	Email     string
-	Hash      string
-	ExpiresAt time.Time
+	Purpose      user.Purpose
+	Email        string
+	ID           int64 // random
+	Hash         string
+	PasswordHash string // user.Activate: the password of that registration
+	ExpiresAt    time.Time
 }
 
 type codeItem struct {
-	PK        string `dynamodbav:"pk"`
-	SK        string `dynamodbav:"sk"`
-	Hash      string `dynamodbav:"hash"`
-	Attempts  int64  `dynamodbav:"attempts"`
-	ExpiresAt int64  `dynamodbav:"expires_at"`
-	TTL       int64  `dynamodbav:"ttl"`
+	PK           string `dynamodbav:"pk"`
+	SK           string `dynamodbav:"sk"`
+	ID           int64  `dynamodbav:"id"`
+	Hash         string `dynamodbav:"hash"`
+	PasswordHash string `dynamodbav:"password_hash,omitempty"`
+	Attempts     int64  `dynamodbav:"attempts"`
+	ExpiresAt    int64  `dynamodbav:"expires_at"`
+	TTL          int64  `dynamodbav:"ttl"`
 }
 
-// PutCode stores a code in place of any before it.
+// PutCode stores a code beside those of before.
 func (s *Store) PutCode(ctx context.Context, c Code) error {
-	at := codeKey(c.Purpose, c.Email)
-	item, err := put(s.resources, codeItem{PK: at.pk, SK: at.sk, Hash: c.Hash, ExpiresAt: milliseconds(c.ExpiresAt), TTL: c.ExpiresAt.Unix()}, "")
+	at := codeKey(c.Purpose, c.Email, c.ID)
+	item, err := put(s.resources, codeItem{
+		PK: at.pk, SK: at.sk, ID: c.ID, Hash: c.Hash, PasswordHash: c.PasswordHash, ExpiresAt: milliseconds(c.ExpiresAt), TTL: c.ExpiresAt.Unix(),
+	}, absent)
 	if err != nil {
 		return err
 	}
@@ -233,39 +244,51 @@ func (s *Store) PutCode(ctx context.Context, c Code) error {
 	return err
 }
 
-// TryCode counts an attempt at a code and returns it; ErrNotFound if there is none that lives and has
-// attempts left. The attempt is counted before the code is compared, so parallel guesses gain nothing.
-func (s *Store) TryCode(ctx context.Context, purpose user.Purpose, email string, now time.Time) (Code, error) {
+// TryCodes counts an attempt at each code of an address and returns those that live and had attempts
+// left. Attempts are counted before a code is compared, so parallel guesses gain nothing.
+func (s *Store) TryCodes(ctx context.Context, purpose user.Purpose, email string, now time.Time) ([]Code, error) {
+	items, err := query[codeItem](ctx, s, s.resources, codeKey(purpose, email, 0).pk, codePrefix)
+	if err != nil {
+		return nil, err
+	}
+	var codes []Code
+	for _, it := range items {
+		tried, err := s.tryCode(ctx, codeKey(purpose, email, it.ID), now)
+		if err != nil {
+			return nil, err
+		}
+		if tried {
+			codes = append(codes, Code{Purpose: purpose, Email: email, ID: it.ID, Hash: it.Hash, PasswordHash: it.PasswordHash, ExpiresAt: instant(it.ExpiresAt)})
+		}
+	}
+	return codes, nil
+}
+
+// tryCode counts an attempt, if the code lives and has attempts left.
+func (s *Store) tryCode(ctx context.Context, key key, now time.Time) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, Budget)
 	defer cancel()
-	answer, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName: &s.resources, Key: codeKey(purpose, email).attributes(),
+	_, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.resources, Key: key.attributes(),
 		UpdateExpression:    aws.String("ADD attempts :one"),
 		ConditionExpression: aws.String("attempts < :most AND expires_at > :now"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{
 			":one": number(1), ":most": number(user.CodeAttempts), ":now": number(milliseconds(now)),
 		},
-		ReturnValues: types.ReturnValueAllNew,
 	})
 	var failed *types.ConditionalCheckFailedException
 	if errors.As(err, &failed) {
-		return Code{}, ErrNotFound
+		return false, nil
 	}
 	if err != nil {
-		return Code{}, failure("try verification code", err)
+		return false, failure("try verification code", err)
 	}
-	hash, ok := answer.Attributes["hash"].(*types.AttributeValueMemberS)
-	if !ok {
-		return Code{}, errors.New("try verification code: the item has no hash")
-	}
-	return Code{Purpose: purpose, Email: email, Hash: hash.Value}, nil
+	return true, nil
 }
 
-// useUp removes a code, if it is still the one that was read.
+// useUp removes a code, if it is still there.
 func (s *Store) useUp(c Code) types.TransactWriteItem {
-	item := remove(s.resources, codeKey(c.Purpose, c.Email))
-	item.Delete.ConditionExpression = aws.String("#hash = :hash")
-	item.Delete.ExpressionAttributeNames = map[string]string{"#hash": "hash"}
-	item.Delete.ExpressionAttributeValues = map[string]types.AttributeValue{":hash": text(c.Hash)}
+	item := remove(s.resources, codeKey(c.Purpose, c.Email, c.ID))
+	item.Delete.ConditionExpression = aws.String(present)
 	return item
 }

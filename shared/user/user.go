@@ -85,12 +85,16 @@ func NormalizeEmail(email string) (string, error) {
 // valid, unused, and a danger to whoever prints them.
 var emailShape = regexp.MustCompile(`^[a-z0-9.!#$%&'*+/=?^_{|}~-]+@[a-z0-9-]+(\.[a-z0-9-]+)+$`)
 
-var nameShape = regexp.MustCompile(`^[A-Za-z0-9._-]{3,64}$`)
+var (
+	nameShape = regexp.MustCompile(`^[A-Za-z0-9._-]{3,64}$`)
+	// Names of this shape are given to who chooses none.
+	givenName = regexp.MustCompile(`(?i)^user-[0-9]+$`)
+)
 
 // CheckName checks the form of a user's name.
 func CheckName(name string) error {
-	if !nameShape.MatchString(name) {
-		return problem.InvalidArgument.New("name must be 3 to 64 characters of A-Z, a-z, 0-9, dot, underscore and hyphen.")
+	if !nameShape.MatchString(name) || givenName.MatchString(name) {
+		return problem.InvalidArgument.New("name must be 3 to 64 characters of A-Z, a-z, 0-9, dot, underscore and hyphen, and not user-<number>.")
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func TestEmails(t *testing.T) {
 }
 
 func TestNamesAndCountries(t *testing.T) {
-	for name, good := range map[string]bool{"ann": true, "a.b-c_9": true, "an": false, "": false, "ann b": false, "ann\n": false, strings.Repeat("a", 65): false} {
+	for name, good := range map[string]bool{"ann": true, "a.b-c_9": true, "an": false, "": false, "ann b": false, "user-5": false, "USER-77": false, "user-5a": true, "ann\n": false, strings.Repeat("a", 65): false} {
 		if err := CheckName(name); (err == nil) != good {
 			t.Errorf("%q: %v", name, err)
 		}

@@ -9,8 +9,8 @@ package wire
 
 import (
 	"context"
-	"fmt"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 
@@ -34,6 +34,8 @@ type API struct {
 func init() {
 	huma.NewError = requestFailure
 	huma.DefaultArrayNullable = false
+	validation.MsgExpectedMinimumNumber = "expected number >= %.0f"
+	validation.MsgExpectedMaximumNumber = "expected number <= %.0f"
 }
 
 // New makes an API without operations.
@@ -52,6 +54,10 @@ func New() *API {
 
 // ServeHTTP answers a request, an unknown path or method with the contract's envelope.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path.Clean(r.URL.Path) != r.URL.Path { // the mux would redirect, and lose a stage's name
+		Fail(w, r, problem.NotFound.New("There is no such path."))
+		return
+	}
 	handler, pattern := a.mux.Handler(r)
 	if pattern != "" {
 		noteRoute(r.Context(), pattern)
@@ -236,6 +242,8 @@ func kindOf(d *huma.ErrorDetail) *problem.Kind {
 	}
 	in, _, _ := strings.Cut(d.Location, ".")
 	switch d.Message {
+	case validation.MsgExpectedMatchExactlyOneSchema:
+		return problem.TypeConvert
 	case "required query parameter is missing":
 		return problem.MissingQuery
 	case "required header parameter is missing":
@@ -249,27 +257,3 @@ func kindOf(d *huma.ErrorDetail) *problem.Kind {
 	}
 	return problem.InvalidArgument
 }
-
-// ID is an object's id in a body: a number or a decimal string (contract §0.2).
-type ID int64
-
-// Schema describes both spellings.
-func (ID) Schema(huma.Registry) *huma.Schema {
-	one := 1.0
-	return &huma.Schema{OneOf: []*huma.Schema{
-		{Type: huma.TypeInteger, Format: "int64", Minimum: &one},
-		{Type: huma.TypeString, Pattern: "^[1-9][0-9]{0,15}$"},
-	}}
-}
-
-// UnmarshalJSON reads either spelling.
-func (id *ID) UnmarshalJSON(b []byte) error {
-	n, err := strconv.ParseInt(strings.Trim(string(b), `"`), 10, 64)
-	if err != nil || n <= 0 {
-		return fmt.Errorf("an id must be a positive integer")
-	}
-	*id = ID(n)
-	return nil
-}
-
-var _ huma.SchemaProvider = ID(0)
