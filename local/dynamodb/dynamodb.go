@@ -1,7 +1,7 @@
 // Package dynamodb runs DynamoDB Local, AWS's own stand-in, as a child process, and makes a
 // template's tables in it.
 //
-// The jars are where make tools puts them, in .tools/dynamodb of the checkout. The process ends with
+// The jars are where make run puts them, in .tools/dynamodb of the checkout. The process ends with
 // Stop, and also when this process ends without it, killed or not: a shell between the two reads a
 // pipe that only this process holds open, and ends Java when the pipe closes.
 package dynamodb

@@ -121,7 +121,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Chdir(checkout)
-		if _, err := dynamodb.Start(t.Context(), dynamodb.Options{}); err == nil || !strings.Contains(err.Error(), "make tools") {
+		if _, err := dynamodb.Start(t.Context(), dynamodb.Options{}); err == nil || !strings.Contains(err.Error(), "make run") {
 			t.Errorf("got %v", err)
 		}
 	})

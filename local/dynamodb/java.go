@@ -51,7 +51,7 @@ func findJars() (string, error) {
 	}
 	jars := filepath.Join(root, ".tools", "dynamodb")
 	if found, err := filepath.Glob(filepath.Join(jars, "DynamoDBLocal-*.jar")); err != nil || len(found) == 0 {
-		return "", errors.New("its jars are missing, run: make tools")
+		return "", errors.New("its jars are missing, run: make run")
 	}
 	return jars, nil
 }

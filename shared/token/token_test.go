@@ -29,12 +29,14 @@ func TestMintedTokensParse(t *testing.T) {
 }
 
 func TestReadmeGivesTheScannerPattern(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(readme), pattern.String()) {
-		t.Errorf("README.md does not contain %s", pattern)
+	for _, file := range []string{"README.md", ".gitleaks.toml"} {
+		text, err := os.ReadFile("../../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), pattern.String()) {
+			t.Errorf("%s does not contain %s", file, pattern)
+		}
 	}
 }
 
