@@ -30,12 +30,14 @@ func main() {
 
 func routes(document []byte) *wire.API {
 	// Paths in the page are relative, so that it works below a stage name as well.
-	page := v5emb.NewWithConfig(swgui.Config{Title: "BB API", BasePath: "docs/", InternalBasePath: "/docs/", SwaggerJSON: "openapi.json"})("", "", "")
+	page := v5emb.NewWithConfig(swgui.Config{Title: "BB API", BasePath: "docs/", InternalBasePath: "/docs/", SwaggerJSON: "../openapi.json"})("", "", "")
 	show := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Accept-Encoding") // API Gateway would take compressed text for text
 		header := w.Header()
 		header.Set("Content-Security-Policy", "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'")
-		header.Set("Cache-Control", "public, max-age=3600")
+		if r.URL.Path != "/docs" { // the page itself may change with a deployment
+			header.Set("Cache-Control", "public, max-age=3600")
+		}
 		page.ServeHTTP(w, r)
 	})
 	a := wire.New()
