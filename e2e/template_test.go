@@ -193,3 +193,25 @@ func TestAMissingPermissionIsFound(t *testing.T) {
 		t.Errorf("the key that could not be deleted: %d %s", r.Status, r.Body)
 	}
 }
+
+// TestEachAlarmIsInTheRunbook: an alarm that nobody explains wakes somebody who cannot help.
+func TestEachAlarmIsInTheRunbook(t *testing.T) {
+	text, err := os.ReadFile("../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, all := resources(t)
+	alarms := 0
+	for name, r := range all {
+		if at(r, "Type") != "AWS::CloudWatch::Alarm" {
+			continue
+		}
+		alarms++
+		if !regexp.MustCompile(`\b` + name + `\b`).Match(text) {
+			t.Errorf("docs/runbook.md does not explain %s", name)
+		}
+	}
+	if alarms < 15 {
+		t.Errorf("only %d alarms", alarms)
+	}
+}
