@@ -138,7 +138,7 @@ func TestASlowReadAndAHangingWrite(t *testing.T) {
 	before, old := w.key(t, time.Hour)
 	after := before
 	fresh := after.Roll(time.Minute)
-	if err := w.store.RollAPIKey(t.Context(), before, after, nil); err != nil {
+	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
 		t.Fatal(err)
 	}
 	end := make(chan struct{})
@@ -170,7 +170,7 @@ func TestAFirstUseThatCannotBeMarkedFails(t *testing.T) {
 	before, old := w.key(t, time.Hour)
 	after := before
 	fresh := after.Roll(time.Minute)
-	if err := w.store.RollAPIKey(t.Context(), before, after, nil); err != nil {
+	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
 		t.Fatal(err)
 	}
 	var writable bool

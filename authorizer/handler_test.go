@@ -291,7 +291,7 @@ func TestAFirstUseCountsAsAUse(t *testing.T) {
 	before, old := w.key(t, time.Hour)
 	after := before
 	fresh := after.Roll(time.Minute)
-	if err := w.store.RollAPIKey(t.Context(), before, after, nil); err != nil {
+	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.expect(t, allowed, "GET/apiv1/me", bearer(fresh))

@@ -120,7 +120,7 @@ func (w *world) roll(t *testing.T, m *model, grace time.Duration) {
 	}
 	after := before
 	fresh := &modelToken{token: after.Roll(grace), grace: grace}
-	if err := w.store.RollAPIKey(t.Context(), before, after, nil); err != nil {
+	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
 		t.Fatal(err)
 	}
 	current := m.tokens[len(m.tokens)-1]

@@ -166,7 +166,7 @@ func (h *handler) own(ctx context.Context, caller access.Caller) (apikey.Key, er
 	return key, err
 }
 
-// errSuperseded keeps a token whose successor is in use from deciding about keys: it may have leaked,
+// errSuperseded keeps a token whose successor is in use from making and rolling keys: it may have leaked,
 // which is why it was replaced.
 var errSuperseded = problem.LacksPermission.New("This token has been replaced. Use the new one.")
 

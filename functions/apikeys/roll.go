@@ -53,7 +53,7 @@ func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, e
 			if err != nil {
 				return minted{}, err
 			}
-			if err := h.store.RollAPIKey(ctx, before, after, once); err != nil {
+			if err := h.store.RollAPIKey(ctx, before, after, caller, once); err != nil {
 				return minted{}, err
 			}
 			h.audit(ctx, "rolled", in.User, in.ID)

@@ -64,17 +64,65 @@ func (h *handler) general(ctx context.Context, in *generalRequest) (*generalResp
 		return nil, err
 	}
 	body.Email = email
-	switch body.Action {
-	case "login":
+	if body.Action == "login" {
 		return h.login(ctx, body)
-	case "register":
-		return h.slowly(ctx, body, "waiting_for_verification", h.register)
-	case "activate-user":
-		return h.slowly(ctx, body, "activation_successful", h.activate)
-	case "request-reset-password":
-		return h.slowly(ctx, body, "reset_code_sent", h.requestReset)
 	}
-	return h.slowly(ctx, body, "password_reset_success", h.resetPassword)
+	a := actions[body.Action]
+	// What is refused here is refused whether the address has an account or not, so at once.
+	if err := a.check(body); err != nil {
+		return nil, err
+	}
+	if err := h.count(ctx, body.Action, email, a.limit, h.now()); err != nil {
+		return nil, err
+	}
+	return h.slowly(ctx, body, a.status, func() error { return a.do(h, ctx, body) })
+}
+
+// action is one of the actions whose time must not tell.
+type action struct {
+	check  func(generalBody) error
+	limit  store.Limit
+	do     func(*handler, context.Context, generalBody) error
+	status string
+}
+
+var actions = map[string]action{
+	"register":               {checkRegistration, mailsPerAccount, (*handler).register, "waiting_for_verification"},
+	"activate-user":          {checkCode, perAccount, (*handler).activate, "activation_successful"},
+	"request-reset-password": {func(generalBody) error { return nil }, mailsPerAccount, (*handler).requestReset, "reset_code_sent"},
+	"reset-password":         {checkReset, perAccount, (*handler).resetPassword, "password_reset_success"},
+}
+
+func checkRegistration(body generalBody) error {
+	if _, err := user.NormalizeCountry(body.Country); err != nil {
+		return err
+	}
+	if body.Password == "" {
+		return needs("password")
+	}
+	if body.Name != "" {
+		if err := user.CheckName(body.Name); err != nil {
+			return err
+		}
+	}
+	return user.CheckPassword(body.Password)
+}
+
+func checkCode(body generalBody) error {
+	if body.Code == "" {
+		return needs("verify_code")
+	}
+	return nil
+}
+
+func checkReset(body generalBody) error {
+	if body.NewPassword == "" {
+		return needs("new_password")
+	}
+	if err := user.CheckPassword(body.NewPassword); err != nil {
+		return err
+	}
+	return checkCode(body)
 }
 
 func needs(field string) error {
@@ -82,9 +130,9 @@ func needs(field string) error {
 }
 
 // slowly answers a request at a fixed time after it came, or a multiple of it.
-func (h *handler) slowly(ctx context.Context, body generalBody, status string, do func(context.Context, generalBody) error) (*generalResponse, error) {
+func (h *handler) slowly(ctx context.Context, body generalBody, status string, do func() error) (*generalResponse, error) {
 	begin := h.now()
-	err := do(ctx, body)
+	err := do()
 	h.wait(ctx, begin.Add(h.now().Sub(begin).Truncate(unhurried)+unhurried))
 	if err != nil {
 		return nil, err
@@ -96,7 +144,8 @@ func (h *handler) login(ctx context.Context, body generalBody) (*generalResponse
 	if body.Password == "" {
 		return nil, needs("password")
 	}
-	if err := h.count(ctx, "login", body.Email, perAccount); err != nil {
+	now := h.now()
+	if err := h.count(ctx, "login", body.Email, perAccount, now); err != nil {
 		return nil, err
 	}
 	for range attempts {
@@ -118,7 +167,7 @@ func (h *handler) login(ctx context.Context, body generalBody) (*generalResponse
 		if err != nil {
 			return nil, err
 		}
-		if err := h.store.Uncount(ctx, "login#"+body.Email, perAccount, h.now()); err != nil {
+		if err := h.store.Uncount(ctx, "login#"+body.Email, perAccount, now); err != nil {
 			h.log.WarnContext(ctx, "a good login stays counted as a try", "error", err)
 		}
 		h.audit(ctx, "logged in", u.ID)
@@ -161,59 +210,43 @@ func randomID() (int64, error) {
 	return n.Int64() + 1, nil
 }
 
+// register keeps an account that waits for activation, and a code. The code brings the password, name and
+// country of its registration: until it is used they are nobody's, and nothing can be seen of them.
 func (h *handler) register(ctx context.Context, body generalBody) error {
 	country, err := user.NormalizeCountry(body.Country)
 	if err != nil {
-		return err
-	}
-	if body.Password == "" {
-		return needs("password")
-	}
-	if err := user.CheckPassword(body.Password); err != nil {
-		return err
-	}
-	if body.Name != "" {
-		if err := user.CheckName(body.Name); err != nil {
-			return err
-		}
-	}
-	if err := h.count(ctx, "register", body.Email, mailsPerAccount); err != nil {
 		return err
 	}
 	hash, err := user.Hash(body.Password)
 	if err != nil {
 		return err
 	}
-	u, err := h.store.UserByEmail(ctx, body.Email)
-	known := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	// Registering again with the same name and password repeats a request whose answer or mail was lost.
-	// Without the password it is somebody else, who must not learn whose name it is.
-	again := known && u.State == user.Inactive && u.Name == body.Name && user.Verify(body.Password, u.PasswordHash)
-	if body.Name != "" && !again {
+	if body.Name != "" {
 		if taken, err := h.store.NameTaken(ctx, body.Name); taken || err != nil {
 			return nameTaken(err)
 		}
 	}
+	u, err := h.store.UserByEmail(ctx, body.Email)
 	switch {
-	case known && u.State == user.Active:
+	case err == nil && u.State == user.Active:
 		return h.send(ctx, body.Email, "You have an account", "Somebody, perhaps you, tried to register with this address, which has an account.\nIf you have forgotten its password, ask for a reset.\n")
-	case !known:
-		_, err := h.store.CreateUser(ctx, user.User{
-			Email: body.Email, Name: body.Name, Country: country, Roles: []string{"user"},
-			State: user.Inactive, PasswordHash: hash, CreatedAt: h.now(),
+	case errors.Is(err, store.ErrNotFound):
+		_, err = h.store.CreateUser(ctx, user.User{
+			Email: body.Email, Country: country, Roles: []string{"user"}, State: user.Inactive, PasswordHash: hash, CreatedAt: h.now(),
 		})
-		if errors.Is(err, store.ErrNameTaken) {
-			return nameTaken(nil)
-		}
-		if err != nil && !errors.Is(err, store.ErrEmailTaken) { // registered twice at once: one account, two codes
-			return err
+		if errors.Is(err, store.ErrEmailTaken) { // registered twice at once: one account, two codes
+			err = nil
 		}
 	}
-	return h.sendCode(ctx, store.Code{Purpose: user.Activate, Email: body.Email, PasswordHash: hash}, "Your activation code",
-		"Somebody, perhaps you, registered with this address. To activate the account with the password of\nthat registration, enter the code")
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("Somebody, perhaps you, registered with this address at %s UTC", h.now().UTC().Format(time.TimeOnly))
+	if body.Name != "" {
+		text += " as " + body.Name
+	}
+	return h.sendCode(ctx, store.Code{Purpose: user.Activate, Email: body.Email, PasswordHash: hash, Name: body.Name, Country: country}, "Your activation code",
+		text+".\nIf that was you: to activate the account with the password you chose then, enter the code")
 }
 
 func nameTaken(err error) error {
@@ -239,9 +272,6 @@ func (h *handler) activate(ctx context.Context, body generalBody) error {
 }
 
 func (h *handler) requestReset(ctx context.Context, body generalBody) error {
-	if err := h.count(ctx, "request-reset-password", body.Email, mailsPerAccount); err != nil {
-		return err
-	}
 	u, err := h.store.UserByEmail(ctx, body.Email)
 	if errors.Is(err, store.ErrNotFound) || err == nil && u.State != user.Active {
 		return nil // the same answer, at the same time, and no mail
@@ -249,16 +279,10 @@ func (h *handler) requestReset(ctx context.Context, body generalBody) error {
 	if err != nil {
 		return err
 	}
-	return h.sendCode(ctx, store.Code{Purpose: user.ResetPassword, Email: body.Email}, "Your reset code", "To set a new password, enter the code")
+	return h.sendCode(ctx, store.Code{Purpose: user.ResetPassword, Email: body.Email, PasswordHash: u.PasswordHash}, "Your reset code", "To set a new password, enter the code")
 }
 
 func (h *handler) resetPassword(ctx context.Context, body generalBody) error {
-	if body.NewPassword == "" {
-		return needs("new_password")
-	}
-	if err := user.CheckPassword(body.NewPassword); err != nil {
-		return err
-	}
 	hash, err := user.Hash(body.NewPassword)
 	if err != nil {
 		return err
@@ -268,6 +292,9 @@ func (h *handler) resetPassword(ctx context.Context, body generalBody) error {
 		return err
 	}
 	for range attempts {
+		if u.PasswordHash != code.PasswordHash { // reset by another code since this one was asked for
+			return errWrongCode
+		}
 		u.PasswordHash = hash
 		err := h.store.ResetPassword(ctx, u, code)
 		if err == nil {
@@ -275,17 +302,11 @@ func (h *handler) resetPassword(ctx context.Context, body generalBody) error {
 			return nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
+			return spent(err)
+		}
+		if u, err = h.store.User(ctx, u.ID); err != nil { // a login or a refresh came between
 			return err
 		}
-		// A login came between, or the code was used: only the first may be tried again.
-		again, err := h.store.User(ctx, u.ID)
-		if err != nil {
-			return err
-		}
-		if again.Revision == u.Revision {
-			return spent(store.ErrConflict)
-		}
-		u = again
 	}
 	return errBusy
 }
@@ -294,7 +315,7 @@ var errWrongCode = problem.InvalidArgument.New("The code is wrong or has expired
 
 // spent is the answer when a code was used up by another request.
 func spent(err error) error {
-	if errors.Is(err, store.ErrConflict) {
+	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 		return errWrongCode
 	}
 	return err
@@ -302,12 +323,6 @@ func spent(err error) error {
 
 // tryCode checks a verification code and finds its user.
 func (h *handler) tryCode(ctx context.Context, purpose user.Purpose, body generalBody) (store.Code, user.User, error) {
-	if body.Code == "" {
-		return store.Code{}, user.User{}, needs("verify_code")
-	}
-	if err := h.count(ctx, string(purpose), body.Email, perAccount); err != nil {
-		return store.Code{}, user.User{}, err
-	}
 	codes, err := h.store.TryCodes(ctx, purpose, body.Email, h.now())
 	if err != nil {
 		return store.Code{}, user.User{}, err

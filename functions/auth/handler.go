@@ -111,11 +111,10 @@ var (
 
 // count counts a try of an action by the request's address and on the account, and refuses beyond
 // either limit.
-func (h *handler) count(ctx context.Context, action, email string, account store.Limit) error {
+func (h *handler) count(ctx context.Context, action, email string, account store.Limit, now time.Time) error {
 	if err := h.countAddress(ctx); err != nil {
 		return err
 	}
-	now := h.now()
 	if action == "register" {
 		if err := h.store.Count(ctx, "register#"+network(gateway.From(ctx).SourceIP), newPerAddress, now); err != nil {
 			return err

@@ -17,31 +17,31 @@ import (
 )
 
 // caller finds the session that a request presents; problem.NotLogin if it presents none that lives.
-func (h *handler) caller(ctx context.Context, c *credentialed) (access.Caller, error) {
+func (h *handler) caller(ctx context.Context, c *credentialed) (authn.Result, error) {
 	if c.err != nil || c.presented.Token.Kind != token.Session {
-		return access.Caller{}, errNotLogin
+		return authn.Result{}, errNotLogin
 	}
 	result, err := h.authn.Authenticate(ctx, c.presented.Token, "")
 	var refusal authn.Refusal
 	if errors.As(err, &refusal) {
-		return access.Caller{}, errNotLogin
+		return authn.Result{}, errNotLogin
 	}
 	if err != nil {
 		p := problem.Unavailable.New("The session could not be checked; try again.")
 		p.RetryAfter, p.Cause = time.Second, err
-		return access.Caller{}, p
+		return authn.Result{}, p
 	}
-	return result.Caller, nil
+	return result, nil
 }
 
 // loggedIn finds the session of a request and its user.
 func (h *handler) loggedIn(ctx context.Context, c *credentialed) (access.Caller, user.User, error) {
-	caller, err := h.caller(ctx, c)
+	result, err := h.caller(ctx, c)
 	if err != nil {
-		return caller, user.User{}, err
+		return result.Caller, user.User{}, err
 	}
-	u, err := h.store.User(ctx, caller.User)
-	return caller, u, err
+	u, err := h.store.User(ctx, result.Caller.User)
+	return result.Caller, u, err
 }
 
 type availableRequest struct {
@@ -103,11 +103,12 @@ type logoutResponse struct {
 }
 
 func (h *handler) logout(ctx context.Context, in *struct{ credentialed }) (*logoutResponse, error) {
-	caller, err := h.caller(ctx, &in.credentialed)
+	result, err := h.caller(ctx, &in.credentialed)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.store.EndSession(ctx, caller.User, caller.ID); err != nil {
+	caller := result.Caller
+	if err := h.store.EndSession(ctx, caller.User, caller.ID, result.Family); err != nil {
 		return nil, err
 	}
 	h.audit(ctx, "logged out", caller.User)

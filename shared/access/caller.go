@@ -31,7 +31,7 @@ type Caller struct {
 	CreatedAt   time.Time // of a session, when the user authenticated
 	ExpiresAt   time.Time
 	// Superseded says that an API key's token has been replaced by a newer one, which is in use; it
-	// works until its grace ends, and may not decide about keys any more.
+	// works until its grace ends, and may not make or roll keys any more.
 	Superseded bool
 }
 

@@ -50,6 +50,8 @@ type Authenticator struct {
 	noMarks atomic.Int64 // epoch ms until which last uses are not marked, because writing failed
 }
 
+var errNoMarks = errors.New("the mark before failed; the next is tried in a few seconds")
+
 // A last use is marked in markBudget or not at all; after a failure none is tried for a while, so that
 // a table that cannot be written does not slow every request down.
 const (
@@ -60,6 +62,7 @@ const (
 // Result is who calls, and what the reading of it changed.
 type Result struct {
 	Caller access.Caller
+	Family int64 // the line of refresh tokens that renews the session; 0 if none does
 	// MarkFailed is why the mark of the last use could not be written; it does not matter to the
 	// request.
 	MarkFailed error
@@ -198,17 +201,20 @@ func (a *Authenticator) session(ctx context.Context, t token.Token, key dynamo.K
 		}
 		return Result{}, Unknown
 	}
-	r := Result{Caller: access.Caller{
+	r := Result{Family: s.Family, Caller: access.Caller{
 		Kind: access.Session, User: t.User, ID: t.ID, Name: it.Email.S, Permissions: access.Everything,
 		CreatedAt: time.UnixMilli(it.CreatedAt.N), ExpiresAt: s.ExpiresAt,
 	}}
 	if apikey.NeedsMark(time.UnixMilli(it.LastUsedAt.N), now) {
-		r.Caller.ExpiresAt = s.Slide(now)
+		end := s.Slide(now)
 		r.MarkFailed = a.markUse(ctx, key, now, dynamo.Update{
 			Expression: "SET last_used_at = :now, expires_at = :end, #ttl = :ttl",
-			Values:     dynamo.Values{":end": dynamo.Number(r.Caller.ExpiresAt.UnixMilli()), ":ttl": dynamo.Number(r.Caller.ExpiresAt.Unix())},
+			Values:     dynamo.Values{":end": dynamo.Number(end.UnixMilli()), ":ttl": dynamo.Number(end.Unix())},
 			Names:      map[string]string{"#ttl": "ttl"},
 		})
+		if r.MarkFailed == nil {
+			r.Caller.ExpiresAt = end
+		}
 	}
 	return r, nil
 }
@@ -217,7 +223,7 @@ func (a *Authenticator) session(ctx context.Context, t token.Token, key dynamo.K
 // also keeps a deleted item deleted: an absent attribute is smaller than nothing.
 func (a *Authenticator) markUse(ctx context.Context, key dynamo.Key, now time.Time, u dynamo.Update) error {
 	if now.UnixMilli() < a.noMarks.Load() {
-		return nil
+		return errNoMarks
 	}
 	ctx, cancel := context.WithTimeout(ctx, markBudget)
 	defer cancel()

@@ -93,6 +93,8 @@ func (s *Store) NextAPIKeyID(ctx context.Context) (int64, error) { return s.next
 // room for it; a lapsed key makes room. With an idempotency record, that is stored in the same
 // transaction: ErrConflict if the record exists already, and then nothing has changed.
 func (s *Store) CreateAPIKey(ctx context.Context, k apikey.Key, maker access.Caller, once *Idempotency, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, 6*time.Second)
+	defer cancel()
 	for wait := 20 * time.Millisecond; wait < 2*time.Second; wait = wait * 3 / 2 {
 		var owner ownerItem
 		if _, err := s.get(ctx, s.credentials, ownerKey(k.User), &owner); err != nil {
@@ -172,9 +174,10 @@ func callerKey(c access.Caller) key {
 	return sessionKey(c.User, c.ID)
 }
 
-// RollAPIKey stores what a roll changed, if the key is as it was read: ErrConflict if it has been
-// rolled, used for the first time or deleted since, or if the idempotency record exists.
-func (s *Store) RollAPIKey(ctx context.Context, before, after apikey.Key, once *Idempotency) error {
+// RollAPIKey stores what a roll changed, if the key is as it was read and the caller still exists:
+// ErrConflict if it has been rolled, used for the first time or deleted since, or if the idempotency
+// record exists.
+func (s *Store) RollAPIKey(ctx context.Context, before, after apikey.Key, caller access.Caller, once *Idempotency) error {
 	condition := "digest = :was AND attribute_not_exists(grace_ends)"
 	values := map[string]types.AttributeValue{
 		":was": binary(before.Digest), ":digest": binary(after.Digest),
@@ -190,6 +193,10 @@ func (s *Store) RollAPIKey(ctx context.Context, before, after apikey.Key, once *
 		ConditionExpression:       &condition,
 		ExpressionAttributeValues: values,
 	}}}
+	// A key that rolls itself is held to exist by the condition above; an item stands in a transaction once.
+	if caller.Kind != access.APIKey || caller.ID != before.ID {
+		items = append(items, check(s.credentials, callerKey(caller), present))
+	}
 	if once != nil {
 		record, err := once.put(s.resources)
 		if err != nil {

@@ -29,10 +29,13 @@ func (s *Store) Count(ctx context.Context, what string, limit Limit, now time.Ti
 	return err
 }
 
-// Uncount takes back the last Count of a try that turned out well.
+// Uncount takes back the Count, at the same now, of a try that turned out well.
 func (s *Store) Uncount(ctx context.Context, what string, limit Limit, now time.Time) error {
 	end := now.Truncate(limit.Window).Add(limit.Window)
-	_, err := s.add(ctx, rateKey(what, end), -1, limit.Most+1, end)
+	_, err := s.add(ctx, rateKey(what, end), -1, 0, end)
+	if errors.Is(err, errFull) { // it lapsed meanwhile
+		return nil
+	}
 	return err
 }
 

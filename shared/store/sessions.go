@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"cjj365.cc/bb/shared/session"
@@ -89,16 +91,29 @@ type login struct {
 	ID        int64  `dynamodbav:"id"`
 	Family    int64  `dynamodbav:"family"`  // of a session
 	Session   int64  `dynamodbav:"session"` // of a family
+	Revision  int64  `dynamodbav:"revision"`
 	CreatedAt int64  `dynamodbav:"created_at"`
 	AuthTime  int64  `dynamodbav:"auth_time"`
 }
 
+// logins lists both kinds. The lines of refresh tokens are read first: a session that a refresh puts in the
+// place of another afterwards has changed its line's revision, and endFamily notices.
 func (s *Store) logins(ctx context.Context, user int64) (sessions, families []login, err error) {
-	if sessions, err = query[login](ctx, s, s.credentials, userPartition(user), sessionPrefix); err != nil {
+	if families, err = query[login](ctx, s, s.credentials, userPartition(user), familyPrefix); err != nil {
 		return nil, nil, err
 	}
-	families, err = query[login](ctx, s, s.credentials, userPartition(user), familyPrefix)
+	sessions, err = query[login](ctx, s, s.credentials, userPartition(user), sessionPrefix)
 	return sessions, families, err
+}
+
+// endFamily deletes a line of refresh tokens as it was read. A refresh that comes between has put another
+// session in the place of the one that was read; the condition lets the deletion fail, to be tried again
+// with what there is now.
+func (s *Store) endFamily(user int64, f login) types.TransactWriteItem {
+	item := remove(s.credentials, familyKey(user, f.ID))
+	item.Delete.ConditionExpression = aws.String(absent + " OR revision = :revision")
+	item.Delete.ExpressionAttributeValues = map[string]types.AttributeValue{":revision": number(f.Revision)}
+	return item
 }
 
 // endSessions are the deletions of every session and refresh token of a user.
@@ -112,7 +127,7 @@ func (s *Store) endSessions(ctx context.Context, user int64) ([]types.TransactWr
 		items = append(items, remove(s.credentials, sessionKey(user, l.ID)))
 	}
 	for _, l := range families {
-		items = append(items, remove(s.credentials, familyKey(user, l.ID)))
+		items = append(items, s.endFamily(user, l))
 	}
 	return items, nil
 }
@@ -137,7 +152,8 @@ func (s *Store) CreateSession(ctx context.Context, u user.User, login session.Se
 		}
 		items = append(items, created)
 	}
-	return s.changeUser(ctx, "create session", u, items)
+	failed, err := s.changeUser(ctx, "create session", u, items)
+	return conflict(failed, err)
 }
 
 // makeRoom are the deletions of the oldest logins beyond what a user may have. A line of refresh tokens
@@ -161,24 +177,38 @@ func (s *Store) makeRoom(ctx context.Context, user int64) ([]types.TransactWrite
 			items = append(items, remove(s.credentials, sessionKey(user, l.ID)))
 			continue
 		}
-		items = append(items, remove(s.credentials, familyKey(user, l.ID)), remove(s.credentials, sessionKey(user, l.Session)))
+		items = append(items, s.endFamily(user, l), remove(s.credentials, sessionKey(user, l.Session)))
 	}
 	return items, nil
 }
 
-// EndSession removes a session and the line of refresh tokens that renews it. Ending what has ended
-// is no error.
-func (s *Store) EndSession(ctx context.Context, user, id int64) error {
-	var l login
-	if _, err := s.get(ctx, s.credentials, sessionKey(user, id), &l); err != nil {
-		return err
+// EndSession removes a session, and the line of refresh tokens that renews it, if any, with whatever
+// session that has by now. Ending what has ended is no error.
+func (s *Store) EndSession(ctx context.Context, user, id, renewedBy int64) error {
+	for wait := 10 * time.Millisecond; wait < time.Second; wait *= 2 {
+		items := []types.TransactWriteItem{remove(s.credentials, sessionKey(user, id))}
+		if renewedBy != 0 {
+			var family login
+			found, err := s.get(ctx, s.credentials, familyKey(user, renewedBy), &family)
+			if err != nil {
+				return err
+			}
+			if found {
+				items = append(items, s.endFamily(user, family))
+				if family.Session != id {
+					items = append(items, remove(s.credentials, sessionKey(user, family.Session)))
+				}
+			}
+		}
+		failed, err := s.transact(ctx, "end session", items)
+		if err != nil || len(failed) == 0 {
+			return err
+		}
+		if !pause(ctx, wait) { // a refresh came between
+			break
+		}
 	}
-	items := []types.TransactWriteItem{remove(s.credentials, sessionKey(user, id))}
-	if l.Family != 0 {
-		items = append(items, remove(s.credentials, familyKey(user, l.Family)))
-	}
-	_, err := s.transact(ctx, "end session", items)
-	return err
+	return busy("end session")
 }
 
 // Family reads a line of refresh tokens; ErrNotFound if there is none.

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -63,15 +65,20 @@ func (s *Store) next(ctx context.Context, kind string) (int64, error) {
 var errFull = errors.New("the counter is full")
 
 // add adds to the number n of an item, which begins at 0, and returns the sum; errFull if it was not
-// below most, and then nothing has changed. The item lapses at end unless that is zero.
-func (s *Store) add(ctx context.Context, key key, n, most int64, end time.Time) (int64, error) {
+// below bound, or for a negative n above it, and then nothing has changed. The item lapses at end unless
+// that is zero.
+func (s *Store) add(ctx context.Context, key key, n, bound int64, end time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, Budget)
 	defer cancel()
+	condition := "attribute_not_exists(n) OR n < :bound"
+	if n < 0 {
+		condition = "n > :bound"
+	}
 	input := &dynamodb.UpdateItemInput{
 		TableName: &s.resources, Key: key.attributes(),
 		UpdateExpression:          aws.String("ADD n :n"),
-		ConditionExpression:       aws.String("attribute_not_exists(n) OR n < :most"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":n": number(n), ":most": number(most)},
+		ConditionExpression:       &condition,
+		ExpressionAttributeValues: map[string]types.AttributeValue{":n": number(n), ":bound": number(bound)},
 		ReturnValues:              types.ReturnValueUpdatedNew,
 	}
 	if !end.IsZero() {
@@ -166,11 +173,13 @@ func (s *Store) CreateUser(ctx context.Context, u user.User) (user.User, error) 
 	return u, ErrNameTaken
 }
 
-// Activate makes an account active, with the password of the registration whose code proved the
-// address, and uses up the code; ErrConflict if either has changed since it was read.
+// Activate makes an account active, with the password, country and name of the registration whose code
+// proved the address, and uses up the code: ErrNotFound if that has been used, ErrConflict if the account
+// has changed since it was read. A name that somebody else has by now is left out.
 func (s *Store) Activate(ctx context.Context, u user.User, code Code) error {
-	u.State, u.PasswordHash = user.Active, code.PasswordHash
-	return s.changeUser(ctx, "activate user", u, []types.TransactWriteItem{
+	given := u.Name
+	u.State, u.PasswordHash, u.Country = user.Active, code.PasswordHash, code.Country
+	items := []types.TransactWriteItem{
 		s.useUp(code),
 		{Update: &types.Update{
 			TableName: &s.credentials, Key: ownerKey(u.ID).attributes(),
@@ -178,45 +187,77 @@ func (s *Store) Activate(ctx context.Context, u user.User, code Code) error {
 			ExpressionAttributeNames:  map[string]string{"#state": "state"},
 			ExpressionAttributeValues: map[string]types.AttributeValue{":state": text(string(user.Active))},
 		}},
-	})
+	}
+	if code.Name == "" {
+		return used(s.changeUser(ctx, "activate user", u, items))
+	}
+	u.Name = code.Name
+	name, err := put(s.resources, claim(nameKey(u.Name), u.ID), absent)
+	if err != nil {
+		return err
+	}
+	failed, err := s.changeUser(ctx, "activate user", u, append(slices.Clone(items), name, remove(s.resources, nameKey(given))))
+	if slices.Equal(failed, []int{len(items) + 1}) { // only the name
+		u.Name = given
+		failed, err = s.changeUser(ctx, "activate user", u, items)
+	}
+	return used(failed, err)
 }
 
 // ResetPassword stores a new password, uses up the code that allowed it and ends every session of the
-// user, in one transaction: no session outlives the password, and none that begins meanwhile is
-// missed, because a login changes the account's revision. ErrConflict if anything changed.
+// user, in one transaction: no session outlives the password, and none that begins or is refreshed
+// meanwhile is missed, because a login changes the account's revision and a refresh that of its line.
+// ErrNotFound if the code has been used, ErrConflict if anything else changed.
 func (s *Store) ResetPassword(ctx context.Context, u user.User, code Code) error {
 	items, err := s.endSessions(ctx, u.ID)
 	if err != nil {
 		return err
 	}
-	return s.changeUser(ctx, "reset password", u, append([]types.TransactWriteItem{s.useUp(code)}, items...))
+	return used(s.changeUser(ctx, "reset password", u, append([]types.TransactWriteItem{s.useUp(code)}, items...)))
 }
 
-// changeUser writes an account as changed, with others, if it is as it was read.
-func (s *Store) changeUser(ctx context.Context, doing string, u user.User, others []types.TransactWriteItem) error {
+// changeUser writes an account as changed, with others, if it is as it was read. failed lists the
+// conditions that did not hold: 0 is the account's, 1 that of the first of others.
+func (s *Store) changeUser(ctx context.Context, doing string, u user.User, others []types.TransactWriteItem) (failed []int, err error) {
 	read := u.Revision
 	u.Revision++
 	item, err := put(s.resources, newUserItem(u), "revision = :revision")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	item.Put.ExpressionAttributeValues = map[string]types.AttributeValue{":revision": number(read)}
-	failed, err := s.transact(ctx, doing, append([]types.TransactWriteItem{item}, others...))
+	return s.transact(ctx, doing, append([]types.TransactWriteItem{item}, others...))
+}
+
+// conflict is the error of a change some of whose conditions failed.
+func conflict(failed []int, err error) error {
 	if err == nil && len(failed) > 0 {
-		err = ErrConflict
+		return ErrConflict
 	}
 	return err
+}
+
+// used is the error of a change that uses up a code, the first of its other items.
+func used(failed []int, err error) error {
+	if err == nil && slices.Contains(failed, 1) {
+		return ErrNotFound
+	}
+	return conflict(failed, err)
 }
 
 // Code is a verification code as it is kept. An address may have several at once, one for each time one
 // was asked for: registering an address again must not put another password behind the code that its
 // owner holds.
 type Code struct {
-	Purpose      user.Purpose
-	Email        string
-	ID           int64 // random
-	Hash         string
-	PasswordHash string // user.Activate: the password of that registration
+	Purpose user.Purpose
+	Email   string
+	ID      int64 // random
+	Hash    string
+	// The password that the registration chose, or, to reset one, that the account had: after a reset the
+	// codes of before are worth nothing.
+	PasswordHash string
+	Name         string // that the registration chose; may be empty
+	Country      string // that the registration chose
 	ExpiresAt    time.Time
 }
 
@@ -225,7 +266,9 @@ type codeItem struct {
 	SK           string `dynamodbav:"sk"`
 	ID           int64  `dynamodbav:"id"`
 	Hash         string `dynamodbav:"hash"`
-	PasswordHash string `dynamodbav:"password_hash,omitempty"`
+	PasswordHash string `dynamodbav:"password_hash"`
+	Name         string `dynamodbav:"name,omitempty"`
+	Country      string `dynamodbav:"country,omitempty"`
 	Attempts     int64  `dynamodbav:"attempts"`
 	ExpiresAt    int64  `dynamodbav:"expires_at"`
 	TTL          int64  `dynamodbav:"ttl"`
@@ -235,7 +278,8 @@ type codeItem struct {
 func (s *Store) PutCode(ctx context.Context, c Code) error {
 	at := codeKey(c.Purpose, c.Email, c.ID)
 	item, err := put(s.resources, codeItem{
-		PK: at.pk, SK: at.sk, ID: c.ID, Hash: c.Hash, PasswordHash: c.PasswordHash, ExpiresAt: milliseconds(c.ExpiresAt), TTL: c.ExpiresAt.Unix(),
+		PK: at.pk, SK: at.sk, ID: c.ID, Hash: c.Hash, PasswordHash: c.PasswordHash, Name: c.Name, Country: c.Country,
+		ExpiresAt: milliseconds(c.ExpiresAt), TTL: c.ExpiresAt.Unix(),
 	}, absent)
 	if err != nil {
 		return err
@@ -244,6 +288,9 @@ func (s *Store) PutCode(ctx context.Context, c Code) error {
 	return err
 }
 
+// maxCodes bounds how many codes of an address are compared.
+const maxCodes = 5
+
 // TryCodes counts an attempt at each code of an address and returns those that live and had attempts
 // left. Attempts are counted before a code is compared, so parallel guesses gain nothing.
 func (s *Store) TryCodes(ctx context.Context, purpose user.Purpose, email string, now time.Time) ([]Code, error) {
@@ -251,14 +298,22 @@ func (s *Store) TryCodes(ctx context.Context, purpose user.Purpose, email string
 	if err != nil {
 		return nil, err
 	}
+	// The table keeps what has lapsed for a while; going through that would take time, and tell.
+	items = slices.DeleteFunc(items, func(it codeItem) bool {
+		return it.ExpiresAt <= milliseconds(now) || it.Attempts >= user.CodeAttempts
+	})
+	slices.SortFunc(items, func(a, b codeItem) int { return cmp.Compare(b.ExpiresAt, a.ExpiresAt) })
 	var codes []Code
-	for _, it := range items {
+	for _, it := range items[:min(len(items), maxCodes)] {
 		tried, err := s.tryCode(ctx, codeKey(purpose, email, it.ID), now)
 		if err != nil {
 			return nil, err
 		}
 		if tried {
-			codes = append(codes, Code{Purpose: purpose, Email: email, ID: it.ID, Hash: it.Hash, PasswordHash: it.PasswordHash, ExpiresAt: instant(it.ExpiresAt)})
+			codes = append(codes, Code{
+				Purpose: purpose, Email: email, ID: it.ID, Hash: it.Hash, PasswordHash: it.PasswordHash, Name: it.Name, Country: it.Country,
+				ExpiresAt: instant(it.ExpiresAt),
+			})
 		}
 	}
 	return codes, nil
