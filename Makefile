@@ -1,6 +1,7 @@
 # make run    the whole stack on this machine; Ctrl-C ends it, make reset forgets what it kept
 # make test   every test                 make lint   vet, staticcheck, cfn-lint, sam validate
 # make bench  the table of ratios        make fuzz   each fuzz test for a while (FUZZTIME=1m)
+# make sam-test  e2e/scripts against AWS's own sam local, where a container engine is to be had
 
 FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser
 JARS      := .tools/dynamodb/.complete
@@ -8,7 +9,7 @@ VENV      := .tools/venv/.complete
 FUZZTIME  ?= 20s
 SOURCES   := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' -o -name '*.json' -path '*/openapi/*' -o -name '*.pem')
 
-.PHONY: run reset test lint bench fuzz build local openapi clean
+.PHONY: run reset test sam-test lint bench fuzz build local openapi clean
 
 run: build local $(JARS)
 	@exec build/local
@@ -19,6 +20,10 @@ reset: local
 # make test RACE=-race watches for data races.
 test: $(JARS)
 	@go tool gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
+
+# The scripts of e2e/ against sam local; says why where there is no container engine.
+sam-test: $(JARS) $(VENV)
+	@go build -o build/samtest ./local/samtest && exec build/samtest
 
 lint: $(VENV)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt'; exit 1; }
@@ -65,7 +70,7 @@ local:
 $(JARS): local/dynamodb/pom.xml
 	@command -v mvn >/dev/null || { echo 'bb: Maven is missing; install it (Debian: apt install maven, macOS: brew install maven)' >&2; exit 1; }
 	@echo 'fetching DynamoDB Local'
-	@mvn -q -B -f local/dynamodb/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.tools/dynamodb
+	@mvn -q -B -Dstyle.color=never -f local/dynamodb/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.tools/dynamodb
 	@touch $@
 
 $(VENV): requirements.txt

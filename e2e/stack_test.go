@@ -27,6 +27,7 @@ type stack struct {
 	Email    string `json:"email"`
 	Password string `json:"password"`
 	PID      int    `json:"pid"`
+	Gateway  string `json:"gateway"` // empty for local/gateway
 
 	state   string
 	process *exec.Cmd
