@@ -45,7 +45,7 @@ func TestTheStack(t *testing.T) {
 		}
 	}
 	auth, _ := got.Function("Auth")
-	if auth.Name != "bb-auth" || auth.Memory != 512 || auth.Timeout != 10*time.Second ||
+	if auth.Name != "bb-Auth" || auth.Memory != 512 || auth.Timeout != 10*time.Second ||
 		auth.Environment["STAGE"] != "local" || auth.Environment["CREDENTIAL_TABLE"] != "bb-CredentialTable" {
 		t.Errorf("the function Auth: %+v", auth)
 	}
