@@ -135,12 +135,7 @@ func TestItFailsWhenTheTableRefuses(t *testing.T) {
 // Reading and marking share one budget, and a mark that does not matter gets little of it.
 func TestASlowReadAndAHangingWrite(t *testing.T) {
 	w := newWorld(t)
-	before, old := w.key(t, time.Hour)
-	after := before
-	fresh := after.Roll(time.Minute)
-	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
-		t.Fatal(err)
-	}
+	old, fresh := w.rolledKey(t)
 	end := make(chan struct{})
 	table := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".UpdateItem") {
@@ -167,12 +162,7 @@ func TestASlowReadAndAHangingWrite(t *testing.T) {
 
 func TestAFirstUseThatCannotBeMarkedFails(t *testing.T) {
 	w := newWorld(t)
-	before, old := w.key(t, time.Hour)
-	after := before
-	fresh := after.Roll(time.Minute)
-	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
-		t.Fatal(err)
-	}
+	old, fresh := w.rolledKey(t)
 	var writable bool
 	table := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !writable && strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".UpdateItem") {

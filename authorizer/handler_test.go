@@ -81,6 +81,18 @@ func (w *world) key(t testing.TB, lifetime time.Duration, cidrs ...string) (apik
 	return k, tok
 }
 
+// rolledKey makes a key and rolls it, with a minute of grace.
+func (w *world) rolledKey(t testing.TB) (old, fresh token.Token) {
+	t.Helper()
+	before, old := w.key(t, time.Hour)
+	after := before
+	fresh = after.Roll(time.Minute)
+	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
+		t.Fatal(err)
+	}
+	return old, fresh
+}
+
 type header = map[string][]string
 
 func bearer(t token.Token) header { return header{"Authorization": {"Bearer " + t.Reveal()}} }
@@ -288,14 +300,9 @@ func TestLastUseIsWrittenOnceAMinute(t *testing.T) {
 
 func TestAFirstUseCountsAsAUse(t *testing.T) {
 	w := newWorld(t)
-	before, old := w.key(t, time.Hour)
-	after := before
-	fresh := after.Roll(time.Minute)
-	if err := w.store.RollAPIKey(t.Context(), before, after, w.maker, nil); err != nil {
-		t.Fatal(err)
-	}
+	old, fresh := w.rolledKey(t)
 	w.expect(t, allowed, "GET/apiv1/me", bearer(fresh))
-	k, err := w.store.APIKey(t.Context(), before.User, before.ID)
+	k, err := w.store.APIKey(t.Context(), fresh.User, fresh.ID)
 	if err != nil || !k.LastUsedAt.Equal(w.now) {
 		t.Errorf("last used %v, %v", k.LastUsedAt, err)
 	}
