@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -161,19 +160,9 @@ func (s *stack) stranger(t *testing.T) string {
 	if r := s.mustCall(t, "POST", "/auth/general", fields("register", password)); r.Status != 200 {
 		t.Fatalf("register: %d %s", r.Status, r.Body)
 	}
-	files, err := os.ReadDir(s.state + "/mail")
+	code, err := s.newestCode(email)
 	if err != nil {
 		t.Fatal(err)
-	}
-	code := ""
-	for _, f := range files {
-		text, err := os.ReadFile(s.state + "/mail/" + f.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m := sixDigits.FindSubmatch(text); m != nil && strings.Contains(string(text), email) {
-			code = string(m[1])
-		}
 	}
 	if r := s.mustCall(t, "POST", "/auth/general", fields("activate-user", `,"verify_code":"`+code+`"`)); r.Status != 200 {
 		t.Fatalf("activate: %d %s", r.Status, r.Body)

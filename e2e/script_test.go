@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -61,7 +60,9 @@ func TestScripts(t *testing.T) {
 				}
 			},
 			"mail": func(ts *testscript.TestScript, _ bool, args []string) {
-				ts.Setenv("CODE", newestCode(ts, args[0]))
+				code, err := shared.newestCode(args[0])
+				ts.Check(err)
+				ts.Setenv("CODE", code)
 			},
 		},
 	})
@@ -106,21 +107,4 @@ func reportSteps(t *testing.T) {
 		}
 	}
 	fmt.Printf("sam local: %d steps of %d scripts passed, %d skipped\n", run, len(files), skipped)
-}
-
-var sixDigits = regexp.MustCompile(`(?m)^ +([0-9]{6})\r?$`)
-
-// newestCode reads the outgoing mail of the stack, a file for each message, named by time.
-func newestCode(ts *testscript.TestScript, to string) string {
-	files, err := filepath.Glob(filepath.Join(shared.state, "mail", "*"))
-	ts.Check(err)
-	for i := len(files) - 1; i >= 0; i-- {
-		text, err := os.ReadFile(files[i])
-		ts.Check(err)
-		if code := sixDigits.FindSubmatch(text); code != nil && strings.Contains(string(text), "\nTo: <"+to+">") {
-			return string(code[1])
-		}
-	}
-	ts.Fatalf("no code was mailed to %s", to)
-	return ""
 }

@@ -14,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -248,4 +250,25 @@ func (s *stack) key(t *testing.T, credential, body string) (int64, string) {
 		t.Fatalf("create key: %d %s", r.Status, r.Body)
 	}
 	return k.ID, k.Token
+}
+
+var sixDigits = regexp.MustCompile(`(?m)^ +([0-9]{6})\r?$`)
+
+// newestCode finds the code in the newest message to an address, in the outgoing mail of the stack: a file
+// for each message, named by time.
+func (s *stack) newestCode(to string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(s.state, "mail", "*"))
+	if err != nil {
+		return "", err
+	}
+	for _, file := range slices.Backward(files) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		if code := sixDigits.FindSubmatch(text); code != nil && strings.Contains(string(text), "\nTo: <"+to+">") {
+			return string(code[1]), nil
+		}
+	}
+	return "", fmt.Errorf("no code was mailed to %s", to)
 }

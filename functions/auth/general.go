@@ -222,8 +222,12 @@ func (h *handler) register(ctx context.Context, body generalBody) error {
 		return err
 	}
 	if body.Name != "" {
-		if taken, err := h.store.NameTaken(ctx, body.Name); taken || err != nil {
-			return nameTaken(err)
+		taken, err := h.store.NameTaken(ctx, body.Name)
+		if err != nil {
+			return err
+		}
+		if taken {
+			return problem.AlreadyExists.New("name is taken; choose another.")
 		}
 	}
 	u, err := h.store.UserByEmail(ctx, body.Email)
@@ -247,13 +251,6 @@ func (h *handler) register(ctx context.Context, body generalBody) error {
 	}
 	return h.sendCode(ctx, store.Code{Purpose: user.Activate, Email: body.Email, PasswordHash: hash, Name: body.Name, Country: country}, "Your activation code",
 		text+".\nIf that was you: to activate the account with the password you chose then, enter the code")
-}
-
-func nameTaken(err error) error {
-	if err != nil {
-		return err
-	}
-	return problem.AlreadyExists.New("name is taken; choose another.")
 }
 
 func (h *handler) activate(ctx context.Context, body generalBody) error {

@@ -79,10 +79,7 @@ func (s *Store) APIKeys(ctx context.Context, user int64) ([]apikey.Key, error) {
 // APIKey reads one key; ErrNotFound if there is none.
 func (s *Store) APIKey(ctx context.Context, user, id int64) (apikey.Key, error) {
 	var it keyItem
-	found, err := s.get(ctx, s.credentials, apiKeyKey(user, id), &it)
-	if err == nil && !found {
-		err = ErrNotFound
-	}
+	err := s.read(ctx, s.credentials, apiKeyKey(user, id), &it)
 	return it.key(), err
 }
 
@@ -204,11 +201,7 @@ func (s *Store) RollAPIKey(ctx context.Context, before, after apikey.Key, caller
 		}
 		items = append(items, record)
 	}
-	failed, err := s.transact(ctx, "roll API key", items)
-	if err == nil && len(failed) > 0 {
-		err = ErrConflict
-	}
-	return err
+	return conflict(s.transact(ctx, "roll API key", items))
 }
 
 // DeleteAPIKey removes a key; ErrNotFound if there is none. From the moment it returns, the

@@ -152,8 +152,7 @@ func (s *Store) CreateSession(ctx context.Context, u user.User, login session.Se
 		}
 		items = append(items, created)
 	}
-	failed, err := s.changeUser(ctx, "create session", u, items)
-	return conflict(failed, err)
+	return conflict(s.changeUser(ctx, "create session", u, items))
 }
 
 // makeRoom are the deletions of the oldest logins beyond what a user may have. A line of refresh tokens
@@ -214,10 +213,7 @@ func (s *Store) EndSession(ctx context.Context, user, id, renewedBy int64) error
 // Family reads a line of refresh tokens; ErrNotFound if there is none.
 func (s *Store) Family(ctx context.Context, user, id int64) (session.Family, error) {
 	var it familyItem
-	found, err := s.get(ctx, s.credentials, familyKey(user, id), &it)
-	if err == nil && !found {
-		err = ErrNotFound
-	}
+	err := s.read(ctx, s.credentials, familyKey(user, id), &it)
 	return it.family(), err
 }
 

@@ -109,6 +109,15 @@ func (s *Store) get(ctx context.Context, table string, key key, out any) (bool, 
 	return true, nil
 }
 
+// read reads one item that must exist into out: ErrNotFound if it does not.
+func (s *Store) read(ctx context.Context, table string, key key, out any) error {
+	found, err := s.get(ctx, table, key, out)
+	if err == nil && !found {
+		return ErrNotFound
+	}
+	return err
+}
+
 // query reads every item of a partition whose sort key begins with prefix, largest first.
 func query[T any](ctx context.Context, s *Store, table, pk, prefix string) ([]T, error) {
 	ctx, cancel := context.WithTimeout(ctx, Budget)
@@ -169,6 +178,14 @@ func (s *Store) transact(ctx context.Context, doing string, items []types.Transa
 			return nil, failure(doing, context.DeadlineExceeded)
 		}
 	}
+}
+
+// conflict is the error of a change some of whose conditions failed.
+func conflict(failed []int, err error) error {
+	if err == nil && len(failed) > 0 {
+		return ErrConflict
+	}
+	return err
 }
 
 // pause waits a random while of up to most, so that writers in conflict part; false when the time is up.

@@ -104,10 +104,7 @@ func (s *Store) add(ctx context.Context, key key, n, bound int64, end time.Time)
 // User reads an account; ErrNotFound if there is none.
 func (s *Store) User(ctx context.Context, id int64) (user.User, error) {
 	var it userItem
-	found, err := s.get(ctx, s.resources, profileKey(id), &it)
-	if err == nil && !found {
-		err = ErrNotFound
-	}
+	err := s.read(ctx, s.resources, profileKey(id), &it)
 	return it.user(), err
 }
 
@@ -227,14 +224,6 @@ func (s *Store) changeUser(ctx context.Context, doing string, u user.User, other
 	}
 	item.Put.ExpressionAttributeValues = map[string]types.AttributeValue{":revision": number(read)}
 	return s.transact(ctx, doing, append([]types.TransactWriteItem{item}, others...))
-}
-
-// conflict is the error of a change some of whose conditions failed.
-func conflict(failed []int, err error) error {
-	if err == nil && len(failed) > 0 {
-		return ErrConflict
-	}
-	return err
 }
 
 // used is the error of a change that uses up a code, the first of its other items.

@@ -55,7 +55,7 @@ func New() *API {
 // ServeHTTP answers a request, an unknown path or method with the contract's envelope.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if path.Clean(r.URL.Path) != r.URL.Path { // the mux would redirect, and lose a stage's name
-		Fail(w, r, problem.NotFound.New("There is no such path."))
+		Fail(w, r, errNoPath)
 		return
 	}
 	handler, pattern := a.mux.Handler(r)
@@ -71,8 +71,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Fail(w, r, problem.MethodNotAllowed.New("This path takes %s.", allow))
 		return
 	}
-	Fail(w, r, problem.NotFound.New("There is no such path."))
+	Fail(w, r, errNoPath)
 }
+
+var errNoPath = problem.NotFound.New("There is no such path.")
 
 // Handle adds a route that is no JSON operation and is not described.
 func (a *API) Handle(pattern string, h http.Handler) { a.mux.Handle(pattern, h) }
