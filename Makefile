@@ -1,11 +1,13 @@
 # make run    the whole stack on this machine; Ctrl-C ends it, make reset forgets what it kept
-# make test   every test                 make lint   vet, staticcheck, cfn-lint, sam validate
+# make test   every test                 make lint   vet, staticcheck, cfn-lint, sam validate, checkov
 # make bench  the table of ratios        make fuzz   each fuzz test for a while (FUZZTIME=1m)
 # make sam-test  e2e/scripts against AWS's own sam local, where a container engine is to be had
 
 FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser
 JARS      := .tools/dynamodb/.complete
 VENV      := .tools/venv/.complete
+MINISTACK := .tools/ministack/.complete
+CHECKOV   := .tools/checkov/.complete
 FUZZTIME  ?= 20s
 SOURCES   := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' -o -name '*.json' -path '*/openapi/*' -o -name '*.pem')
 
@@ -17,20 +19,21 @@ run: build local $(JARS)
 reset: local
 	@build/local reset
 
-# make test RACE=-race watches for data races.
-test: $(JARS)
+# make test RACE=-race watches for data races. Without Python the test of e2e/deploy is skipped.
+test: $(JARS) $(if $(shell command -v python3),$(VENV) $(MINISTACK))
 	@go tool gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
 
 # The scripts of e2e/ against sam local; says why where there is no container engine.
 sam-test: $(JARS) $(VENV)
 	@go build -o build/samtest ./local/samtest && exec build/samtest
 
-lint: $(VENV)
+lint: $(VENV) $(CHECKOV)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt'; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 	.tools/venv/bin/cfn-lint template.yaml
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .tools/venv/bin/sam validate --lint
+	.tools/checkov/bin/checkov -f template.yaml --config-file .checkov.yaml
 
 bench: $(JARS) build local
 	@go run ./bench
@@ -58,9 +61,10 @@ build-%:
 
 build: $(FUNCTIONS:%=build/%/bootstrap)
 
+# Moved into place, since the tests of two packages may build at once.
 build/%/bootstrap: $(SOURCES) go.mod go.sum template.yaml
 	@mkdir -p $(@D)
-	@CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags='-s -w -buildid=' -o $@ ./$(FOLDER)
+	@CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags='-s -w -buildid=' -o $@.$$$$ ./$(FOLDER) && mv $@.$$$$ $@
 
 local:
 	@go build -o build/local ./local
@@ -76,6 +80,17 @@ $(JARS): local/dynamodb/pom.xml
 $(VENV): requirements.txt
 	@echo 'fetching the AWS SAM CLI and cfn-lint'
 	@python3 -m venv .tools/venv && .tools/venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# In a venv of its own: it wants other versions of what the others share.
+$(CHECKOV): requirements-checkov.txt
+	@echo 'fetching checkov'
+	@python3 -m venv .tools/checkov && .tools/checkov/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+$(MINISTACK): e2e/deploy/requirements.txt
+	@echo 'fetching the AWS CLI and MiniStack'
+	@python3 -m venv .tools/ministack && .tools/ministack/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 clean:

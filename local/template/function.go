@@ -27,17 +27,20 @@ func (r *reader) function(apis *apiReader, d *resource, own *yaml.Node) (Functio
 		"Runtime":    &runtime,
 		"Timeout":    &timeout,
 
-		"Architectures":       skipped, // build/ holds what runs on this machine
-		"CodeUri":             skipped,
-		"EphemeralStorage":    skipped,
-		"FunctionName":        skipped, // read where names are resolved
-		"Handler":             skipped, // bootstrap decides
-		"KmsKeyArn":           skipped,
-		"LoggingConfig":       skipped,
-		"PermissionsBoundary": skipped,
-		"Policies":            skipped,
-		"Tags":                skipped,
-		"Tracing":             skipped,
+		"Architectures":                 skipped, // build/ holds what runs on this machine
+		"AutoPublishAlias":              skipped, // there is one version
+		"AutoPublishAliasAllProperties": skipped,
+		"CodeUri":                       skipped,
+		"DeploymentPreference":          skipped,
+		"EphemeralStorage":              skipped,
+		"FunctionName":                  skipped, // read where names are resolved
+		"Handler":                       skipped, // bootstrap decides
+		"KmsKeyArn":                     skipped,
+		"LoggingConfig":                 skipped,
+		"PermissionsBoundary":           skipped,
+		"Policies":                      skipped,
+		"Tags":                          skipped,
+		"Tracing":                       skipped,
 	})
 	if err != nil {
 		return f, err

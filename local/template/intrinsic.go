@@ -121,11 +121,38 @@ func (r *reader) named(at *yaml.Node, name string) (*yaml.Node, error) {
 	if value, found := r.parameters[name]; found {
 		return value, nil
 	}
+	if id, generated, found := strings.Cut(name, "."); found {
+		return r.generated(at, id, generated)
+	}
 	id, err := r.physical(at, name)
 	if err != nil {
 		return nil, err
 	}
 	return scalar(at, id), nil
+}
+
+// generated resolves what SAM makes beside a resource.
+func (r *reader) generated(at *yaml.Node, id, what string) (*yaml.Node, error) {
+	d, err := r.find(at, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.kind == functionKind && what == "Alias":
+		arn, err := r.attribute(at, id, "Arn")
+		return scalar(at, arn), err
+	case d.kind == apiKind && what == "Stage":
+		return r.stageName(d)
+	}
+	return nil, r.errorf(at, "Ref %s.%s is not understood here", id, what)
+}
+
+func (r *reader) stageName(api *resource) (*yaml.Node, error) {
+	for key, value := range pairs(api.properties) {
+		if key.Value == "StageName" {
+			return r.eval(value)
+		}
+	}
+	return nil, r.errorf(api.at, "%s has no StageName", api.id)
 }
 
 func (r *reader) getAtt(n *yaml.Node) (*yaml.Node, error) {

@@ -40,17 +40,22 @@ var kinds = map[string]kind{
 	tableKind:    {"TableName", "arn:aws:dynamodb:%s:%s:table/%s"},
 	customKind:   {},
 
-	"AWS::ApiGateway::Account":   {},
-	"AWS::CloudWatch::Alarm":     {"AlarmName", "arn:aws:cloudwatch:%s:%s:alarm:%s"},
-	"AWS::CloudWatch::Dashboard": {},
-	"AWS::IAM::ManagedPolicy":    {},
-	"AWS::IAM::Policy":           {},
-	roleKind:                     {"RoleName", "arn:aws:iam::%[2]s:role/%[3]s"},
-	"AWS::KMS::Alias":            {"AliasName", "arn:aws:kms:%s:%s:%s"},
-	"AWS::KMS::Key":              {"", "arn:aws:kms:%s:%s:key/%s"},
-	"AWS::Lambda::Permission":    {},
-	"AWS::Logs::LogGroup":        {"LogGroupName", "arn:aws:logs:%s:%s:log-group:%s:*"},
-	"AWS::Logs::MetricFilter":    {},
+	"AWS::ApiGateway::Account":         {},
+	"AWS::ApiGateway::BasePathMapping": {},
+	"AWS::ApiGateway::DomainName":      {},
+	"AWS::Route53::RecordSet":          {},
+	"AWS::WAFv2::WebACL":               {},
+	"AWS::WAFv2::WebACLAssociation":    {},
+	"AWS::CloudWatch::Alarm":           {"AlarmName", "arn:aws:cloudwatch:%s:%s:alarm:%s"},
+	"AWS::CloudWatch::Dashboard":       {},
+	"AWS::IAM::ManagedPolicy":          {},
+	"AWS::IAM::Policy":                 {},
+	roleKind:                           {"RoleName", "arn:aws:iam::%[2]s:role/%[3]s"},
+	"AWS::KMS::Alias":                  {"AliasName", "arn:aws:kms:%s:%s:%s"},
+	"AWS::KMS::Key":                    {"", "arn:aws:kms:%s:%s:key/%s"},
+	"AWS::Lambda::Permission":          {},
+	"AWS::Logs::LogGroup":              {"LogGroupName", "arn:aws:logs:%s:%s:log-group:%s:*"},
+	"AWS::Logs::MetricFilter":          {},
 }
 
 // declare notes every resource, before any of them is resolved.
@@ -156,7 +161,8 @@ func (r *reader) functionOf(n *yaml.Node) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if n.Kind == yaml.ScalarNode && n.Value == arn {
+		// A function has one version here, so its alias is the function.
+		if n.Kind == yaml.ScalarNode && (n.Value == arn || strings.HasPrefix(n.Value, arn+":")) {
 			return d.id, nil
 		}
 	}
