@@ -58,7 +58,7 @@ func (c Caller) KeyExpires() string {
 // method. What it may do there is for the function to say.
 func (c Caller) Paths() []string {
 	user := "/apiv1/users/" + strconv.FormatInt(c.User, 10)
-	paths := []string{user, user + "/*", "/apiv1/me", "/apiv1/permissions/catalog"}
+	paths := []string{user, user + "/*", "/apiv1/me", "/apiv1/permissions/catalog", "/apiv1/dns-providers/catalog"}
 	if c.Kind == APIKey {
 		paths = append(paths, "/apiv1/me/*", "/apiv1/devices/self/*", "/git/*")
 	}

@@ -40,6 +40,7 @@ var Catalogue = []Entry{
 	{"apikeys", []Action{Read, Write}, "API keys: list with read; create, roll and delete with write."},
 	{"acme_accounts", []Action{Read, Write}, "Accounts at ACME CAs: list with read; create, change and delete with write."},
 	{"dns_providers", []Action{Read, Write}, "DNS providers: list with read; create, change, test and delete with write."},
+	{"webhooks", []Action{Read, Write}, "Webhooks: list with their deliveries with read; create, change, test, replay and delete with write."},
 	{"gitrepos", []Action{Read, Write}, "Git repositories: clone and fetch with read; create and push with write."},
 	{"ForDeviceAuthenticate", []Action{Authenticate, Validate, Revoke}, "Devices of one's own: register without a code, check, and delete those the key registered."},
 }

@@ -17,21 +17,31 @@ const module = "cjj365.cc/bb/"
 
 // levels are the packages of a Lambda from the bottom up. A package imports only what stands below it.
 var levels = [][]string{
-	{"shared/token", "shared/problem", "shared/access", "shared/awsenv"},
-	{"shared/apikey", "shared/session", "shared/user", "shared/dynamo", "shared/mail"},
-	{"shared/authn", "shared/store"},
-	{"shared/wire"},
+	{"shared/token", "shared/problem", "shared/access", "shared/awsenv", "shared/egress", "shared/sealed"},
+	{
+		"shared/acme", "shared/acmeaccount", "shared/apikey", "shared/certificate", "shared/dnsprovider", "shared/dynamo", "shared/kmskey", "shared/mail",
+		"shared/pki", "shared/session", "shared/user", "shared/work",
+	},
+	{"shared/webhook"},
+	{"shared/acmekey", "shared/authn", "shared/dnssolver", "shared/pki/export", "shared/store"},
+	{"shared/courier", "shared/wire"},
 	{"shared/gateway", "shared/idempotency"},
-	{"authorizer", "functions/apikeys", "functions/auth", "functions/docs", "functions/firstuser", "functions/health", "functions/me"},
+	{
+		"authorizer", "functions/acmeaccounts", "functions/apikeys", "functions/auth", "functions/certificates", "functions/dnsprobe", "functions/dnsproviders",
+		"functions/docs", "functions/firstuser", "functions/health", "functions/issuer", "functions/me", "functions/notices",
+		"functions/renewals", "functions/webhooks",
+	},
 }
 
 // forTests are packages that tests import and no Lambda does.
-var forTests = []string{"shared/storetest", "shared/openapitest", "shared/importtest"}
+var forTests = []string{"shared/storetest", "shared/openapitest", "shared/importtest", "shared/functiontest", "shared/awstest"}
 
 // only says which packages may import a module of AWS, other than its tests.
 var only = map[string][]string{
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb": {"shared/store"},
+	"github.com/aws/aws-sdk-go-v2/service/kms":      {"shared/kmskey"},
 	"github.com/aws/aws-sdk-go-v2/service/sesv2":    {"shared/mail"},
+	"github.com/aws/aws-sdk-go-v2/service/sqs":      {"shared/work"},
 	"github.com/aws/aws-sdk-go-v2/config":           {},
 }
 

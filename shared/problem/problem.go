@@ -32,9 +32,11 @@ var (
 	TokenRotated     = &Kind{401, 10003, "refresh_token_rotated"}
 	LacksPermission  = &Kind{403, 4003, "FORBIDDEN"}
 	Forbidden        = &Kind{403, 5022, "FORBIDDEN"}
+	ExportForbidden  = &Kind{403, 40301, "EXPORT_FORBIDDEN"}
 	NotFound         = &Kind{404, 4001, "NOT_FOUND"}
 	MethodNotAllowed = &Kind{405, 5000, "METHOD_NOT_ALLOWED"}
 	NotAcceptable    = &Kind{406, 5000, "NOT_ACCEPTABLE"}
+	NotIssued        = &Kind{409, 40903, "NOT_ISSUED"}
 	AlreadyExists    = &Kind{409, 40904, "ALREADY_EXISTS"}
 	Conflict         = &Kind{409, 40905, "CONFLICT"}
 	IdempotencyReuse = &Kind{409, 40906, "IDEMPOTENCY_KEY_REUSED"}

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -102,5 +103,10 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
+	Encode(w, body)
+}
+
+// Encode writes the JSON of an answer that is not written by huma.
+func Encode(w io.Writer, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the client has gone
 }

@@ -1,0 +1,119 @@
+package acme
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Problem is a refusal by the CA (RFC 8555 §6.7).
+type Problem struct {
+	Type        string        `json:"type"`
+	Detail      string        `json:"detail"`
+	Status      int           `json:"status"`
+	Subproblems []Subproblem  `json:"subproblems"`
+	RetryAfter  time.Duration `json:"-"`
+}
+
+// Subproblem is what is wrong with one name.
+type Subproblem struct {
+	Type       string     `json:"type"`
+	Detail     string     `json:"detail"`
+	Identifier Identifier `json:"identifier"`
+}
+
+const (
+	namespace = "urn:ietf:params:acme:error:"
+	badNonce  = namespace + "badNonce"
+	notACME   = "not-acme" // our own: the server does not speak the protocol
+)
+
+// passing are the errors that may be gone the next time; every other one stays until somebody does
+// something about it.
+var passing = []string{
+	"badNonce", "connection", "dns", "rateLimited", "serverInternal", "tls", "incorrectResponse", "orderNotReady", "unauthorized",
+}
+
+// Kind is the type without its namespace, such as caa or rateLimited.
+func (p *Problem) Kind() string { return clean(strings.TrimPrefix(p.Type, namespace), 64) }
+
+// Error is the CA's own words: they name no secret, and are what a person needs.
+func (p *Problem) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the CA answers %s: %s", p.Kind(), clean(p.Detail, 500))
+	for i, s := range p.Subproblems {
+		if i == 3 {
+			fmt.Fprintf(&b, "; and %d more", len(p.Subproblems)-i)
+			break
+		}
+		fmt.Fprintf(&b, "; %s: %s", clean(s.Identifier.Value, 253), clean(s.Detail, 300))
+	}
+	return b.String()
+}
+
+// clean bounds the words of a stranger and takes out what is not printable.
+func clean(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// Name is the name that the refusal is about, if the CA says so.
+func (p *Problem) Name() string {
+	for _, s := range p.Subproblems {
+		if s.Identifier.Value != "" {
+			return clean(s.Identifier.Value, 253)
+		}
+	}
+	return ""
+}
+
+// Permanent tells whether trying again later is of no use: the CA or somebody else has to change
+// something first. Errors that are no Problem (the network's) pass. An authorization that failed
+// (unauthorized, dns, incorrectResponse) may pass too: records take time to be seen.
+func Permanent(err error) bool {
+	var p *Problem
+	if !errors.As(err, &p) {
+		return false
+	}
+	if p.Status >= http.StatusInternalServerError || p.Status == http.StatusTooManyRequests {
+		return false
+	}
+	return !slices.Contains(passing, strings.TrimPrefix(p.Type, namespace))
+}
+
+// Is tells whether err is a problem of a kind, such as alreadyReplaced.
+func Is(err error, kind string) bool {
+	var p *Problem
+	return errors.As(err, &p) && p.Type == namespace+kind
+}
+
+// Wait is how long the CA asks to be left alone; 0 if it does not say.
+func Wait(err error) time.Duration {
+	var p *Problem
+	if errors.As(err, &p) {
+		return p.RetryAfter
+	}
+	return 0
+}
+
+func problemOf(status int, body []byte, wait time.Duration) *Problem {
+	p := &Problem{}
+	if json.Unmarshal(body, p) != nil || p.Type == "" {
+		p = &Problem{Type: notACME, Detail: "HTTP status " + http.StatusText(status)}
+	}
+	p.Status, p.RetryAfter = status, wait
+	return p
+}
