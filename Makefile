@@ -3,24 +3,25 @@
 # make bench  the table of ratios        make fuzz   each fuzz test for a while (FUZZTIME=1m)
 # make sam-test  e2e/scripts against AWS's own sam local, where a container engine is to be had
 
-FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser
+FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser AcmeAccounts DnsProviders DnsProbe Certificates Issuer Renewals Webhooks Notices
 JARS      := .tools/dynamodb/.complete
 VENV      := .tools/venv/.complete
 MINISTACK := .tools/ministack/.complete
 CHECKOV   := .tools/checkov/.complete
+PEBBLE    := .tools/pebble/.complete
 FUZZTIME  ?= 20s
 SOURCES   := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' -o -name '*.json' -path '*/openapi/*' -o -name '*.pem')
 
-.PHONY: run reset test sam-test lint bench fuzz build local openapi clean
+.PHONY: run reset test sam-test lint bench fuzz build local knot openapi clean
 
-run: build local $(JARS)
+run: build local $(JARS) $(MINISTACK) $(PEBBLE) knot
 	@exec build/local
 
 reset: local
 	@build/local reset
 
 # make test RACE=-race watches for data races. Without Python the test of e2e/deploy is skipped.
-test: $(JARS) $(if $(shell command -v python3),$(VENV) $(MINISTACK))
+test: $(JARS) $(MINISTACK) $(PEBBLE) $(VENV) knot
 	@go tool gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
 
 # The scripts of e2e/ against sam local; says why where there is no container engine.
@@ -35,11 +36,11 @@ lint: $(VENV) $(CHECKOV)
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .tools/venv/bin/sam validate --lint
 	.tools/checkov/bin/checkov -f template.yaml --config-file .checkov.yaml
 
-bench: $(JARS) build local
+bench: $(JARS) $(MINISTACK) $(PEBBLE) build local
 	@go run ./bench
 
 # Every fuzz test there is, one after the other.
-fuzz: $(JARS)
+fuzz: $(JARS) $(PEBBLE)
 	@go list ./... | while read -r package; do \
 	  go test -list '^Fuzz' "$$package" | grep '^Fuzz' | while read -r name; do \
 	    echo "$$package $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; done || exit 1; done
@@ -76,6 +77,24 @@ $(JARS): local/dynamodb/pom.xml
 	@echo 'fetching DynamoDB Local'
 	@mvn -q -B -Dstyle.color=never -f local/dynamodb/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.tools/dynamodb
 	@touch $@
+
+# Pebble is Let's Encrypt's ACME server for tests; pebble-challtestsrv is its DNS server.
+$(PEBBLE):
+	@echo 'building Pebble'
+	@GOBIN=$(CURDIR)/.tools/pebble CGO_ENABLED=0 GOFLAGS= go install -trimpath \
+	  github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1 github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv@v2.10.1
+	@touch $@
+
+# Knot, an authoritative DNS server, on Debian where root asks; the service of its package is not wanted.
+# The stack runs without it, and its tests are skipped.
+knot:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v knotd >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo 'installing Knot DNS'; \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends knot; } >/dev/null 2>&1 \
+	    || { echo 'bb: Knot DNS could not be installed; without a server for dynamic updates (apt install knot)' >&2; exit 0; }; \
+	  [ ! -d /run/systemd/system ] || systemctl disable -q --now knot; \
+	else echo 'bb: Knot DNS is not installed; without a server for dynamic updates (Debian: apt install knot)' >&2; fi
 
 $(VENV): requirements.txt
 	@echo 'fetching the AWS SAM CLI and cfn-lint'

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -99,11 +98,9 @@ func askForCustomResource(ctx context.Context, host *lambda.Host, t *template.Te
 
 // listen serves on a free port of the loopback address.
 func listen(handler http.Handler) (url string, closeServer func(), err error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, url, err := reserve()
 	if err != nil {
 		return "", nil, err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	go server.Serve(listener)
-	return "http://" + listener.Addr().String(), func() { _ = server.Close() }, nil
+	return url, serveOn(listener, handler), nil
 }

@@ -30,18 +30,19 @@ func TestMain(m *testing.M) {
 
 // A front is the program, run as a user runs it.
 type front struct {
-	t     *testing.T
-	build string
-	state string
+	t        *testing.T
+	template string
+	build    string
+	state    string
 }
 
 func newFront(t *testing.T) *front {
-	return &front{t: t, build: lambdatest.Build(t, "Function"), state: filepath.Join(t.TempDir(), "state")}
+	return &front{t: t, template: "testdata/stack.yaml", build: lambdatest.Build(t, "Function", "Worker"), state: filepath.Join(t.TempDir(), "state")}
 }
 
 // command runs the program on a free port, unless env says otherwise.
 func (f *front) command(arguments []string, env ...string) *exec.Cmd {
-	arguments = append([]string{"-template", "testdata/stack.yaml", "-build", f.build}, arguments...)
+	arguments = append([]string{"-template", f.template, "-build", f.build}, arguments...)
 	c := exec.Command(os.Args[0], arguments...)
 	c.Env = append(append(os.Environ(), "BB_TEST_MAIN=1", "BB_PORT=0", "BB_STATE="+f.state), env...)
 	return c
@@ -270,7 +271,7 @@ func TestAStackThatCannotStartSaysWhy(t *testing.T) {
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	broken := filepath.Join(t.TempDir(), "broken.yaml")
-	if err := os.WriteFile(broken, []byte("Resources:\n  Queue:\n    Type: AWS::SQS::Queue\n"), 0o644); err != nil {
+	if err := os.WriteFile(broken, []byte("Resources:\n  Topic:\n    Type: AWS::SNS::Topic\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -288,6 +289,7 @@ func TestAStackThatCannotStartSaysWhy(t *testing.T) {
 		{"a parameter has a wrong value", nil, "BB_PARAMETERS=Tables=maybe", "parameter Tables must be one of no, yes"},
 		{"a parameter has no value", nil, "BB_PARAMETERS=Tables", "BB_PARAMETERS must be"},
 		{"a custom resource fails", nil, "BB_PARAMETERS=Answer=as-asked", "make Made: FAILED: as-asked"},
+		{"a queue's function may not delete", nil, "BB_PARAMETERS=Services=unpermitted", "the role of Worker does not have permissions to call sqs:DeleteMessage"},
 		{"an unknown command", []string{"dance"}, "", "dance"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -300,6 +302,21 @@ func TestAStackThatCannotStartSaysWhy(t *testing.T) {
 			}
 		})
 	}
+	t.Run("there is no MiniStack", func(t *testing.T) {
+		f.t = t
+		checkout := t.TempDir()
+		if err := os.WriteFile(filepath.Join(checkout, "go.mod"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		here, err := filepath.Abs("testdata/stack.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Chdir(checkout)
+		if said := f.fails([]string{"-template", here}, "BB_PARAMETERS=Services=yes"); !strings.Contains(said, "python3") {
+			t.Error(said)
+		}
+	})
 	t.Run("there is no Java", func(t *testing.T) {
 		f.t = t
 		said := f.fails(nil, "BB_PARAMETERS=Tables=yes", "PATH="+t.TempDir(), "JAVA_HOME=")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"cjj365.cc/bb/local/dynamodb"
 	"cjj365.cc/bb/local/gateway"
 	"cjj365.cc/bb/local/lambda"
+	"cjj365.cc/bb/local/ministack"
 	"cjj365.cc/bb/local/role"
 	"cjj365.cc/bb/local/ses"
 	"cjj365.cc/bb/local/template"
@@ -39,10 +41,16 @@ type stack struct {
 	listener net.Listener
 	url      string
 	user     firstUser
+	seeded   seeded
+	options  template.Options
 	template *template.Template
-	database *dynamodb.Server // nil without tables
+	database *dynamodb.Server  // nil without tables
+	services *ministack.Server // nil where nothing calls KMS or SQS
+	queues   string            // where functions reach SQS
+	acme     *acme             // nil where nothing orders certificates
 	roles    *role.Checker
 	host     *lambda.Host
+	invoke   string // where Lambda's Invoke API is
 	server   *http.Server
 	stops    []func()
 }
@@ -75,16 +83,29 @@ func (s *stack) start(ctx context.Context) error {
 		s.lock,
 		s.listen,
 		s.read,
+		s.beginACME,
 		s.startDatabase,
+		s.startServices,
 		s.startFunctions,
+		s.awaitACME,
 		s.makeCustomResources,
+		s.startEvents,
 		s.startGateway,
+		s.seed,
 	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return s.state.write(stackName, running{URL: s.url, Email: s.user.Email, Password: s.user.Password, PID: os.Getpid()})
+	said := running{URL: s.url, Email: s.user.Email, Password: s.user.Password, PID: os.Getpid(), Invoke: s.invoke}
+	if s.services != nil {
+		said.Services = s.services.URL
+	}
+	said.ACME, said.DNS = s.acme.running()
+	if s.seeded != (seeded{}) {
+		said.FirstUser = &s.seeded
+	}
+	return s.state.write(stackName, said)
 }
 
 func (s *stack) lock(context.Context) (err error) {
@@ -119,7 +140,8 @@ func (s *stack) read(context.Context) error {
 		return err
 	}
 	s.user = firstUser{Email: parameters["FirstUserEmail"], Password: parameters["FirstUserPassword"]}
-	s.template, err = template.Read(s.config.template, template.Options{Parameters: parameters})
+	s.options = template.Options{Parameters: parameters}
+	s.template, err = template.Read(s.config.template, s.options)
 	if err != nil {
 		return err
 	}
@@ -153,6 +175,12 @@ func (s *stack) parameters() (map[string]string, error) {
 			return nil, err
 		}
 		local["FirstUserEmail"], local["FirstUserPassword"] = user.Email, user.Password
+	}
+	if needsACME(declared) {
+		if s.acme, err = s.state.newACME(os.Stderr, portPatience); err != nil {
+			return nil, err
+		}
+		maps.Copy(local, s.acme.parameters())
 	}
 	parameters := map[string]string{}
 	for _, name := range declared {
@@ -200,6 +228,7 @@ func (s *stack) startFunctions(context.Context) error {
 	}
 	s.onStop(s.reportRoles)
 	env := map[string]string{}
+	s.acme.environment(env)
 	if err := s.offer(env, "SESV2", s.roles.SES(s.template, mailbox)); err != nil {
 		return err
 	}
@@ -212,11 +241,22 @@ func (s *stack) startFunctions(context.Context) error {
 			return err
 		}
 	}
+	if err := s.offerServices(env); err != nil {
+		return err
+	}
+	s.queues = env["AWS_ENDPOINT_URL_SQS"]
+	invocations, url, err := reserve()
+	if err != nil {
+		return fmt.Errorf("listen for calls to LAMBDA: %w", err)
+	}
+	s.onStop(func() { _ = invocations.Close() })
+	env["AWS_ENDPOINT_URL_LAMBDA"] = url
 	s.host, err = lambda.NewHost(s.template.Functions, lambda.Options{Build: s.build, Env: env, Log: os.Stderr})
 	if err != nil {
 		return err
 	}
 	s.onStop(s.host.Stop)
+	s.onStop(serveOn(invocations, s.roles.Lambda(s.template, s.host)))
 	return nil
 }
 
@@ -272,15 +312,25 @@ func (s *stack) drain() {
 	}
 }
 
-// wait returns when the stack is to stop, or when the database has gone.
+// wait returns when the stack is to stop, or when one of its parts has gone.
 func (s *stack) wait(ctx context.Context) error {
-	var databaseGone <-chan struct{}
+	var databaseGone, servicesGone <-chan struct{}
 	if s.database != nil {
 		databaseGone = s.database.Done()
 	}
+	if s.services != nil {
+		servicesGone = s.services.Done()
+	}
+	pebbleGone, dnsGone := s.acme.gone()
 	select {
 	case <-ctx.Done():
 		return nil
+	case <-pebbleGone:
+		return fmt.Errorf("the ACME server Pebble ended by itself; %s has its last words", s.state.path(acmeLogName))
+	case <-dnsGone:
+		return fmt.Errorf("a DNS server ended by itself; %s has its last words", s.state.path(acmeLogName))
+	case <-servicesGone:
+		return fmt.Errorf("the stand-in MiniStack ended by itself; %s has its last words", s.state.path(servicesLogName))
 	case <-databaseGone:
 		return errors.New("DynamoDB Local ended by itself")
 	}
@@ -288,6 +338,7 @@ func (s *stack) wait(ctx context.Context) error {
 
 func (s *stack) announce(w io.Writer) {
 	fmt.Fprintf(w, "The stack runs at %s\n", s.url)
+	s.acme.announce(w)
 	if s.user.Email == "" {
 		return
 	}
@@ -296,4 +347,7 @@ Password:   %s
 To log in:
   curl -c cookies.txt -H 'Content-Type: application/json' -d '{"action":"login","email":"%s","password":"%s"}' %s/auth/general
 `, s.user.Email, s.user.Password, s.user.Email, s.user.Password, s.url)
+	if s.seeded.ACMEAccount != 0 {
+		fmt.Fprintf(w, "To order certificates: acme_account_id %d, dns_provider_id %d\n", s.seeded.ACMEAccount, s.seeded.DNSProvider)
+	}
 }

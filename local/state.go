@@ -19,6 +19,8 @@ const (
 	databaseName    = "dynamodb"
 	databaseLogName = "dynamodb.log"
 	mailName        = "mail"
+	servicesName    = "ministack"
+	servicesLogName = "ministack.log"
 )
 
 // A state is the state folder, locked by this process until release.
@@ -33,6 +35,14 @@ type running struct {
 	Email    string `json:"email"`
 	Password string `json:"password"`
 	PID      int    `json:"pid"`
+	// For whoever is on this machine, past the check of roles: Lambda's Invoke API, and MiniStack.
+	Invoke   string `json:"invoke"`
+	Services string `json:"services,omitempty"`
+
+	FirstUser *seeded `json:"firstUser,omitempty"` // what the first user orders certificates with
+
+	ACME *runningACME `json:"acme,omitempty"` // where nothing orders certificates there is none
+	DNS  *runningDNS  `json:"dns,omitempty"`
 }
 
 func openState(folder string) (*state, error) {
@@ -105,6 +115,7 @@ func reset(folder string) error {
 	}
 	ours := map[string]bool{
 		lockName: true, stackName: true, permissionsName: true, firstUserName: true, databaseName: true, databaseLogName: true, mailName: true,
+		servicesName: true, servicesLogName: true, acmeName: true, acmeLogName: true,
 		stackName + ".new": true, permissionsName + ".new": true, firstUserName + ".new": true,
 	}
 	for _, entry := range entries {

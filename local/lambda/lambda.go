@@ -35,6 +35,9 @@ const (
 	initTimeout      = 10 * time.Second
 )
 
+// MaxProcesses is how many processes a function has at most, usually.
+const MaxProcesses = 32
+
 // The ways an invocation fails, beside a FunctionError.
 var (
 	ErrTimeout          = errors.New("task timed out")
@@ -57,12 +60,13 @@ type Options struct {
 	Build        string            // folder with <logical id>/bootstrap
 	Env          map[string]string // for every function
 	Log          io.Writer         // gets the functions' output line by line, each line in one Write
-	MaxProcesses int               // of each function; 32 when 0
+	MaxProcesses int               // of each function; the usual when 0
 }
 
 // A Host runs the functions of a template.
 type Host struct {
 	functions map[string]*function
+	log       *lines
 }
 
 // CheckBuilt tells which function, if any, has no bootstrap in the build folder.
@@ -78,7 +82,7 @@ func CheckBuilt(build string, functions []template.Function) error {
 // NewHost prepares functions and starts none. A function without its bootstrap is an error.
 func NewHost(functions []template.Function, o Options) (*Host, error) {
 	if o.MaxProcesses == 0 {
-		o.MaxProcesses = 32
+		o.MaxProcesses = MaxProcesses
 	}
 	build, err := filepath.Abs(o.Build)
 	if err != nil {
@@ -87,8 +91,8 @@ func NewHost(functions []template.Function, o Options) (*Host, error) {
 	if err := CheckBuilt(build, functions); err != nil {
 		return nil, err
 	}
-	h := &Host{functions: map[string]*function{}}
 	log := &lines{to: o.Log}
+	h := &Host{functions: map[string]*function{}, log: log}
 	for _, declared := range functions {
 		folder := filepath.Join(build, declared.LogicalID)
 		h.functions[declared.LogicalID] = &function{

@@ -242,6 +242,12 @@ func (l *locked) Write(b []byte) (int, error) {
 	return l.Buffer.Write(b)
 }
 
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Buffer.String()
+}
+
 func TestStopEndsEveryProcess(t *testing.T) {
 	h := host(t, echo, lambda.Options{})
 	pid, _ := strconv.Atoi(body(t, h, event("pid")))

@@ -1,72 +1,35 @@
 package role
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"regexp"
 	"strings"
 
 	"cjj365.cc/bb/local/template"
 )
 
-// maxCallBytes is DynamoDB's bound of a request.
-const maxCallBytes = 16 << 20
-
 // DynamoDB passes calls on to an endpoint, those that the caller's role allows.
 func (c *Checker) DynamoDB(endpoint string, tables []template.Table) (http.Handler, error) {
-	target, err := url.Parse(endpoint)
+	proxy, err := forward(endpoint, &http.Transport{MaxIdleConnsPerHost: 256})
 	if err != nil {
-		return nil, fmt.Errorf("the endpoint of DynamoDB: %w", err)
+		return nil, err
 	}
 	byName := map[string]template.Table{}
 	for _, t := range tables {
 		byName[t.Name] = t
 	}
-	proxy := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
-		Transport: &http.Transport{MaxIdleConnsPerHost: 256},
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCallBytes))
-		if err != nil {
-			deny(w, err)
-			return
-		}
-		_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-		calls, err := dynamodbCalls(byName, operation, body)
-		if err == nil {
-			err = c.check(accessKeyID(r), calls)
-		}
-		if err != nil {
-			deny(w, err)
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		proxy.ServeHTTP(w, r)
-	}), nil
+	return c.guard(proxy, func(r *http.Request, body []byte) ([]call, error) {
+		return dynamodbCalls(byName, operation(r), body)
+	}, denyDynamoDB), nil
 }
 
-// deny answers as DynamoDB does.
-func deny(w http.ResponseWriter, err error) {
+// denyDynamoDB answers as DynamoDB does.
+func denyDynamoDB(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 	w.WriteHeader(http.StatusBadRequest)
 	_ = json.NewEncoder(w).Encode(map[string]string{"__type": "com.amazon.coral.service#AccessDeniedException", "Message": err.Error()})
-}
-
-var credential = regexp.MustCompile(`Credential=([^/]+)/`)
-
-// accessKeyID is whose request it is, by its Signature Version 4.
-func accessKeyID(r *http.Request) string {
-	m := credential.FindStringSubmatch(r.Header.Get("Authorization"))
-	if m == nil {
-		return ""
-	}
-	return m[1]
 }
 
 // operationInput is what one operation on items says of where it goes.
@@ -121,10 +84,15 @@ func dynamodbCall(tables map[string]template.Table, action string, input operati
 		return call{}, fmt.Errorf("%s: the template has no table %q", action, input.TableName)
 	}
 	c := call{action: "dynamodb:" + action, resource: table.ARN}
+	hash := table.Key[0].Attribute
 	if input.IndexName != "" {
 		c.resource += "/index/" + input.IndexName
+		for _, index := range table.GlobalIndexes {
+			if index.Name == input.IndexName { // its partition key is the leading key then
+				hash = index.Key[0].Attribute
+			}
+		}
 	}
-	hash := table.Key[0].Attribute
 	var value attributeValue
 	var found bool
 	switch action {
@@ -138,7 +106,7 @@ func dynamodbCall(tables map[string]template.Table, action string, input operati
 	if !found {
 		return c, fmt.Errorf("%s: the partition key was not found", action)
 	}
-	c.leadingKeys = []string{value.S + value.N}
+	c.values = map[string][]string{leadingKeys: {value.S + value.N}}
 	return c, nil
 }
 

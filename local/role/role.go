@@ -2,16 +2,24 @@
 // function's role in the template allows, as AWS would.
 //
 // A call is known by its access key id (each function has its own), its action, the resource it
-// touches and, for DynamoDB, the partition keys of the items. What the role does not allow is answered
-// with AWS's AccessDeniedException and logged. A permission for a service seen here that nothing used
-// by the end is reported: it is either not needed or not tested.
+// touches and what conditions ask about: the partition keys of DynamoDB's items, the sender of a message,
+// the encryption context of KMS. What the role does not allow is answered as the service would answer it,
+// and logged. A permission for a service seen here that nothing used by the end is reported: it is either
+// not needed or not tested.
 //
-// A call that is not understood is refused: letting it through would prove nothing.
+// A call that is not understood is refused: letting it through would prove nothing. Policies of keys and
+// queues are not looked at.
 package role
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"maps"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +28,13 @@ import (
 	"cjj365.cc/bb/local/policy"
 	"cjj365.cc/bb/local/template"
 )
+
+// maxCallBytes is DynamoDB's bound of a request, the largest of them.
+const maxCallBytes = 16 << 20
+
+// services are those that pass through here. Others are used by AWS in the function's name (logs, xray) or
+// not known here.
+var services = []string{"dynamodb", "kms", "lambda", "ses", "sqs"}
 
 // A Checker knows every function's role and what has been used of it.
 type Checker struct {
@@ -30,22 +45,31 @@ type Checker struct {
 	used map[grant]bool
 }
 
-// A grant is one action on one resource pattern in a function's role, narrowed to partition keys that
-// fit one pattern; the pattern is empty where the statement has no such condition.
-type grant struct{ function, action, resource, leadingKey string }
+// A grant is one action on one resource pattern in a function's role, or one value of a condition of its
+// statement, which then has no action: it is enough that one action used it.
+type grant struct{ function, action, resource, key, value string }
 
 // call is one action on one resource.
 type call struct {
-	action      string
-	resource    string
-	leadingKeys []string // of DynamoDB's items
-	from        string   // of SES's messages
+	action   string
+	resource string
+	values   map[string][]string // by the key of a condition
 }
 
 const (
-	leadingKeys = "dynamodb:LeadingKeys"
-	fromAddress = "ses:FromAddress"
+	leadingKeys  = "dynamodb:LeadingKeys"
+	fromAddress  = "ses:FromAddress"
+	contextKeys  = "kms:EncryptionContextKeys"
+	contextValue = "kms:EncryptionContext:" // and the key in the context
 )
+
+// operators are the conditions that are understood, by key.
+var operators = map[string][]string{
+	leadingKeys:  {"ForAllValues:StringLike"},
+	fromAddress:  {"StringEquals"},
+	contextKeys:  {"ForAllValues:StringEquals", "ForAnyValue:StringEquals"},
+	contextValue: {"StringEquals", "StringLike"},
+}
 
 // New makes a checker. Conditions that it does not know are refused here.
 func New(functions []template.Function, log io.Writer) (*Checker, error) {
@@ -55,7 +79,11 @@ func New(functions []template.Function, log io.Writer) (*Checker, error) {
 		for _, s := range f.Role {
 			for operator, keys := range s.Conditions {
 				for key := range keys {
-					if c := operator + " " + key; c != "ForAllValues:StringLike "+leadingKeys && c != "StringEquals "+fromAddress {
+					family := key
+					if strings.HasPrefix(key, contextValue) {
+						family = contextValue
+					}
+					if !slices.Contains(operators[family], operator) {
 						return nil, fmt.Errorf("the role of %s: condition %s on %s is not understood here", f.LogicalID, operator, key)
 					}
 				}
@@ -75,7 +103,7 @@ func (c *Checker) check(accessKeyID string, calls []call) error {
 	for _, call := range calls {
 		grants, denied := allowed(f, call)
 		if denied || len(grants) == 0 {
-			err := fmt.Errorf("the role of %s is not authorized to perform: %s on resource: %s with leading keys %q", f.LogicalID, call.action, call.resource, call.leadingKeys)
+			err := fmt.Errorf("the role of %s is not authorized to perform: %s on resource: %s%s", f.LogicalID, call.action, call.resource, call.circumstances())
 			fmt.Fprintln(c.log, "role:", err)
 			return err
 		}
@@ -89,6 +117,17 @@ func (c *Checker) check(accessKeyID string, calls []call) error {
 	return nil
 }
 
+// circumstances are what a condition may have failed on. Which keys an encryption context has says enough.
+func (c call) circumstances() string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(c.values)) {
+		if !strings.HasPrefix(key, contextValue) {
+			fmt.Fprintf(&b, " with %s %q", key, c.values[key])
+		}
+	}
+	return b.String()
+}
+
 // allowed lists the grants that a call uses; denied is an explicit denial.
 func allowed(f template.Function, call call) (grants []grant, denied bool) {
 	for _, s := range f.Role {
@@ -97,43 +136,64 @@ func allowed(f template.Function, call call) (grants []grant, denied bool) {
 		if action < 0 || resource < 0 {
 			continue
 		}
-		if senders := s.Conditions["StringEquals"][fromAddress]; senders != nil && !slices.Contains(senders, call.from) {
-			continue
-		}
-		patterns := s.Conditions["ForAllValues:StringLike"][leadingKeys]
-		g := grant{function: f.LogicalID, action: s.Actions[action], resource: s.Resources[resource]}
-		matched, ok := narrowed(g, patterns, call.leadingKeys)
+		g := grant{function: f.LogicalID, resource: s.Resources[resource]}
+		narrowed, ok := met(g, s.Conditions, call)
 		if !ok {
 			continue
 		}
 		if s.Deny {
 			return nil, true
 		}
-		grants = append(grants, matched...)
+		g.action = s.Actions[action]
+		grants = append(append(grants, g), narrowed...)
 	}
 	return grants, false
 }
 
-// narrowed lists the patterns that the keys fit, and whether each key fits one. Like IAM, it lets a
-// call without keys pass.
-func narrowed(g grant, patterns, keys []string) ([]grant, bool) {
-	if patterns == nil {
-		return []grant{g}, true
-	}
-	var grants []grant
-	for _, key := range keys {
-		i := slices.IndexFunc(patterns, func(p string) bool { return policy.Match(p, key) })
-		if i < 0 {
-			return nil, false
+// met tells whether a call meets every condition, and lists the conditions' values that it used. Like
+// IAM, it lets a call without values pass ForAllValues, and no other.
+func met(g grant, conditions map[string]map[string][]string, call call) ([]grant, bool) {
+	var used []grant
+	for operator, keys := range conditions {
+		set, comparison, isSet := strings.Cut(operator, ":")
+		if !isSet {
+			comparison = operator
 		}
-		g.leadingKey = patterns[i]
-		grants = append(grants, g)
+		for key, patterns := range keys {
+			matched := 0
+			for _, value := range call.values[key] {
+				i := slices.IndexFunc(patterns, func(p string) bool {
+					return p == value || comparison == "StringLike" && policy.Match(p, value)
+				})
+				if i < 0 {
+					continue
+				}
+				matched++
+				g.key, g.value = key, patterns[i]
+				used = append(used, g)
+			}
+			every := matched == len(call.values[key])
+			if set == "ForAllValues" && !every || set != "ForAllValues" && matched == 0 {
+				return nil, false
+			}
+		}
 	}
-	return grants, true
+	return used, true
+}
+
+// CheckEventSource tells whether a function's role lets Lambda take messages from a queue in its name,
+// which AWS asks when it makes the event source mapping. It counts as no use.
+func (c *Checker) CheckEventSource(function template.Function, queue string) error {
+	for _, action := range []string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"} {
+		if grants, denied := allowed(function, call{action: action, resource: queue}); denied || len(grants) == 0 {
+			return fmt.Errorf("the role of %s does not have permissions to call %s on %s", function.LogicalID, action, queue)
+		}
+	}
+	return nil
 }
 
 // Unused lists, for each function, what its role grants and nothing has used, of the services that
-// pass through here. Of a pattern for partition keys it is enough that one action used it.
+// pass through here. Of a condition's value it is enough that one action used it.
 func (c *Checker) Unused() map[string][]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,25 +218,68 @@ func (c *Checker) unusedOf(function string, s template.Statement, resource strin
 	var list []string
 	for _, action := range s.Actions {
 		service, _, _ := strings.Cut(action, ":")
-		if service == "dynamodb" || service == "ses" {
-			if !c.anyUsed(func(g grant) bool { return g.function == function && g.action == action && g.resource == resource }) {
-				list = append(list, action+" on "+resource)
-			}
+		if slices.Contains(services, service) && !c.used[grant{function: function, action: action, resource: resource}] {
+			list = append(list, action+" on "+resource)
 		}
 	}
-	for _, pattern := range s.Conditions["ForAllValues:StringLike"][leadingKeys] {
-		if !c.anyUsed(func(g grant) bool { return g.function == function && g.resource == resource && g.leadingKey == pattern }) {
-			list = append(list, "leading keys "+pattern+" of "+resource)
+	for _, operator := range slices.Sorted(maps.Keys(s.Conditions)) {
+		for _, key := range slices.Sorted(maps.Keys(s.Conditions[operator])) {
+			for _, value := range s.Conditions[operator][key] {
+				if !c.used[grant{function: function, resource: resource, key: key, value: value}] {
+					list = append(list, fmt.Sprintf("%s %s of %s", key, value, resource))
+				}
+			}
 		}
 	}
 	return list
 }
 
-func (c *Checker) anyUsed(is func(grant) bool) bool {
-	for g := range c.used {
-		if is(g) {
-			return true
+// guard passes on what the caller's role allows. calls says which actions a request needs, and fails
+// with what is answered in their place; deny answers what the role does not allow.
+func (c *Checker) guard(next http.Handler, calls func(r *http.Request, body []byte) ([]call, error), deny func(http.ResponseWriter, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCallBytes))
+		var needed []call
+		if err == nil {
+			needed, err = calls(r, body)
 		}
+		if err == nil {
+			err = c.check(accessKeyID(r), needed)
+		}
+		if err != nil {
+			deny(w, err)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// operation is the last part of the header that names a JSON protocol's operation.
+func operation(r *http.Request) string {
+	_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	return operation
+}
+
+// forward is a proxy to an endpoint.
+func forward(endpoint string, transport http.RoundTripper) (http.Handler, error) {
+	target, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("the endpoint of a service: %w", err)
 	}
-	return false
+	return &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport: transport,
+	}, nil
+}
+
+var credential = regexp.MustCompile(`Credential=([^/]+)/`)
+
+// accessKeyID is whose request it is, by its Signature Version 4.
+func accessKeyID(r *http.Request) string {
+	m := credential.FindStringSubmatch(r.Header.Get("Authorization"))
+	if m == nil {
+		return ""
+	}
+	return m[1]
 }

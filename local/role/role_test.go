@@ -67,15 +67,15 @@ func TestWhatARoleAllows(t *testing.T) {
 }
 
 func TestUnused(t *testing.T) {
-	c := checker(t, template.Statement{Actions: []string{"dynamodb:GetItem", "dynamodb:PutItem", "logs:PutLogEvents"}, Resources: []string{table}, Conditions: keys("A#*", "B#*")})
-	if err := c.check("LOCALF", []call{{action: "dynamodb:GetItem", resource: table, leadingKeys: []string{"A#1"}}}); err != nil {
+	c := checker(t, template.Statement{Actions: []string{"dynamodb:GetItem", "dynamodb:PutItem", "logs:PutLogEvents", "xray:PutTraceSegments"}, Resources: []string{table}, Conditions: keys("A#*", "B#*")})
+	if err := c.check("LOCALF", []call{{action: "dynamodb:GetItem", resource: table, values: map[string][]string{leadingKeys: {"A#1"}}}}); err != nil {
 		t.Fatal(err)
 	}
 	got := c.Unused()["F"]
-	if len(got) != 2 || got[0] != "dynamodb:PutItem on "+table || got[1] != "leading keys B#* of "+table {
+	if len(got) != 2 || got[0] != "dynamodb:PutItem on "+table || got[1] != "dynamodb:LeadingKeys B#* of "+table {
 		t.Errorf("%q", got)
 	}
-	if err := c.check("LOCALF", []call{{action: "dynamodb:PutItem", resource: table, leadingKeys: []string{"B#1"}}}); err != nil {
+	if err := c.check("LOCALF", []call{{action: "dynamodb:PutItem", resource: table, values: map[string][]string{leadingKeys: {"B#1"}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Unused(); len(got) != 0 {

@@ -1,10 +1,8 @@
 package role
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 
@@ -14,26 +12,27 @@ import (
 // SES passes messages on to a handler, those that the caller's role allows to be sent from
 // their domain.
 func (c *Checker) SES(t *template.Template, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCallBytes))
+	return c.guard(next, func(_ *http.Request, body []byte) ([]call, error) {
 		var message struct{ FromEmailAddress string }
-		if err == nil {
-			err = json.Unmarshal(body, &message)
+		if err := json.Unmarshal(body, &message); err != nil {
+			return nil, err
 		}
-		if err == nil && message.FromEmailAddress == "" {
-			err = errors.New("a message has no sender")
+		if message.FromEmailAddress == "" {
+			return nil, errors.New("a message has no sender")
 		}
-		if err == nil {
-			_, domain, _ := strings.Cut(message.FromEmailAddress, "@")
-			err = c.check(accessKeyID(r), []call{{action: "ses:SendEmail", resource: "arn:aws:ses:" + t.Region + ":" + t.Account + ":identity/" + domain, from: message.FromEmailAddress}})
-		}
-		if err != nil {
-			w.Header().Set("X-Amzn-Errortype", "AccessDeniedException")
-			w.WriteHeader(http.StatusForbidden)
-			_ = json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		next.ServeHTTP(w, r)
-	})
+		_, domain, _ := strings.Cut(message.FromEmailAddress, "@")
+		return []call{{
+			action:   "ses:SendEmail",
+			resource: "arn:aws:ses:" + t.Region + ":" + t.Account + ":identity/" + domain,
+			values:   map[string][]string{fromAddress: {message.FromEmailAddress}},
+		}}, nil
+	}, denyREST)
+}
+
+// denyREST answers as services do that speak JSON over plain paths.
+func denyREST(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Amzn-Errortype", "AccessDeniedException")
+	w.WriteHeader(http.StatusForbidden)
+	_ = json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
 }

@@ -34,6 +34,9 @@ func expected(function string, answer []byte) error {
 		return err
 	}
 	switch {
+	case string(answer) == "null" && (function == "Issuer" || function == "Renewals" || function == "Notices"), // nothing to do, and nobody to tell
+		function == "DnsProbe" && a.StatusCode == 404:
+		return nil
 	case function == "Authorizer" && a.ErrorMessage == "Unauthorized",
 		function == "FirstUser" && strings.Contains(a.ErrorMessage, "127.0.0.1:9"),
 		a.StatusCode == 200:

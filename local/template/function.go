@@ -33,6 +33,7 @@ func (r *reader) function(apis *apiReader, d *resource, own *yaml.Node) (Functio
 		"CodeUri":                       skipped,
 		"DeploymentPreference":          skipped,
 		"EphemeralStorage":              skipped,
+		"EventInvokeConfig":             skipped,
 		"FunctionName":                  skipped, // read where names are resolved
 		"Handler":                       skipped, // bootstrap decides
 		"KmsKeyArn":                     skipped,
@@ -59,7 +60,7 @@ func (r *reader) function(apis *apiReader, d *resource, own *yaml.Node) (Functio
 	if events == nil {
 		return f, nil
 	}
-	return f, apis.events(r, d, events)
+	return f, r.events(apis, d, events)
 }
 
 // merged lays own over globals as SAM does: mappings are merged, lists joined, values replaced.

@@ -128,6 +128,9 @@ func (r *reader) named(at *yaml.Node, name string) (*yaml.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.resources[name].kind == queueKind {
+		return scalar(at, queueURL(id)), nil
+	}
 	return scalar(at, id), nil
 }
 

@@ -18,6 +18,7 @@ const (
 type Options struct {
 	Stack      string            // name of the stack; "bb" when empty
 	Parameters map[string]string // instead of the template's defaults
+	KeyIDs     map[string]string // what KMS called its keys, by logical id; made up where absent
 }
 
 // Read reads the template in a file.
@@ -37,6 +38,7 @@ func Parse(file string, source []byte, o Options) (*Template, error) {
 		parameters: map[string]*yaml.Node{},
 		conditions: map[string]*condition{},
 		resources:  map[string]*resource{},
+		keyIDs:     o.KeyIDs,
 	}
 	if r.stack == "" {
 		r.stack = "bb"
@@ -79,6 +81,9 @@ type reader struct {
 	conditions map[string]*condition
 	resources  map[string]*resource
 	order      []*resource
+	keyIDs     map[string]string
+	sources    []source   // of all functions
+	schedules  []Schedule // of all functions
 	globals    *yaml.Node // resolved properties of Globals.Function
 }
 
@@ -180,6 +185,10 @@ func (r *reader) template(root *yaml.Node, overrides map[string]string) (*Templa
 	if err := r.readResources(t); err != nil {
 		return nil, err
 	}
+	if err := r.joinSources(t); err != nil {
+		return nil, err
+	}
+	t.Schedules = r.schedules
 	return t, r.checkOutputs(outputs)
 }
 

@@ -29,16 +29,22 @@ const (
 	functionKind = "AWS::Serverless::Function"
 	tableKind    = "AWS::DynamoDB::Table"
 	customKind   = "AWS::CloudFormation::CustomResource"
+	queueKind    = "AWS::SQS::Queue"
+	keyKind      = "AWS::KMS::Key"
+	aliasKind    = "AWS::KMS::Alias"
 	roleKind     = "AWS::IAM::Role"
 )
 
-// kinds are the types that may stand in a template. All but the first four change nothing on one
+// kinds are the types that may stand in a template. All but the first seven change nothing on one
 // machine; they are resolved, so that a broken reference is found, and then left alone.
 var kinds = map[string]kind{
 	apiKind:      {},
 	functionKind: {"FunctionName", "arn:aws:lambda:%s:%s:function:%s"},
 	tableKind:    {"TableName", "arn:aws:dynamodb:%s:%s:table/%s"},
 	customKind:   {},
+	queueKind:    {"QueueName", "arn:aws:sqs:%s:%s:%s"},
+	keyKind:      {"", "arn:aws:kms:%s:%s:key/%s"},
+	aliasKind:    {"AliasName", "arn:aws:kms:%s:%s:%s"},
 
 	"AWS::ApiGateway::Account":         {},
 	"AWS::ApiGateway::BasePathMapping": {},
@@ -51,11 +57,11 @@ var kinds = map[string]kind{
 	"AWS::IAM::ManagedPolicy":          {},
 	"AWS::IAM::Policy":                 {},
 	roleKind:                           {"RoleName", "arn:aws:iam::%[2]s:role/%[3]s"},
-	"AWS::KMS::Alias":                  {"AliasName", "arn:aws:kms:%s:%s:%s"},
-	"AWS::KMS::Key":                    {"", "arn:aws:kms:%s:%s:key/%s"},
+	"AWS::Lambda::EventInvokeConfig":   {},
 	"AWS::Lambda::Permission":          {},
 	"AWS::Logs::LogGroup":              {"LogGroupName", "arn:aws:logs:%s:%s:log-group:%s:*"},
 	"AWS::Logs::MetricFilter":          {},
+	"AWS::SQS::QueuePolicy":            {},
 }
 
 // declare notes every resource, before any of them is resolved.
@@ -106,6 +112,9 @@ func (r *reader) physical(at *yaml.Node, id string) (string, error) {
 	if d.kind == apiKind {
 		return r.apiID(id), nil
 	}
+	if given, found := r.keyIDs[id]; found && d.kind == keyKind {
+		return given, nil
+	}
 	property := kinds[d.kind].nameProperty
 	if d.properties != nil && property != "" {
 		for key, value := range pairs(d.properties) {
@@ -145,6 +154,10 @@ func (r *reader) attribute(at *yaml.Node, id, attribute string) (string, error) 
 		return fmt.Sprintf(arn, region, account, name), nil
 	case attribute == "StreamArn" && kind == tableKind:
 		return fmt.Sprintf(arn, region, account, name) + "/stream/local", nil
+	case attribute == "QueueUrl" && kind == queueKind:
+		return queueURL(name), nil
+	case attribute == "QueueName" && kind == queueKind, attribute == "KeyId" && kind == keyKind:
+		return name, nil
 	case attribute == "RootResourceId" && kind == apiKind:
 		return name[:5], nil
 	}
@@ -218,6 +231,24 @@ func (r *reader) readResource(t *Template, apis *apiReader, d *resource) error {
 			return err
 		}
 		t.Tables = append(t.Tables, table)
+	case d.kind == queueKind:
+		queue, err := r.queue(d, properties)
+		if err != nil {
+			return err
+		}
+		t.Queues = append(t.Queues, queue)
+	case d.kind == keyKind:
+		key, err := r.key(d, properties)
+		if err != nil {
+			return err
+		}
+		t.Keys = append(t.Keys, key)
+	case d.kind == aliasKind:
+		alias, err := r.alias(d, properties)
+		if err != nil {
+			return err
+		}
+		t.Aliases = append(t.Aliases, alias)
 	case isCustom(d.kind):
 		custom, err := r.custom(d, properties)
 		if err != nil {

@@ -9,7 +9,7 @@ func (r *reader) table(d *resource, properties *yaml.Node) (Table, error) {
 		"AttributeDefinitions":   func(n *yaml.Node) error { return r.attributes(n, &t.Attributes) },
 		"BillingMode":            &billing,
 		"GlobalSecondaryIndexes": func(n *yaml.Node) error { return r.indexes(n, &t.GlobalIndexes) },
-		"KeySchema":              func(n *yaml.Node) error { return r.key(n, &t.Key) },
+		"KeySchema":              func(n *yaml.Node) error { return r.keySchema(n, &t.Key) },
 		"LocalSecondaryIndexes":  func(n *yaml.Node) error { return r.indexes(n, &t.LocalIndexes) },
 		"ProvisionedThroughput":  func(n *yaml.Node) error { return r.throughput(n, &t.Throughput) },
 		"StreamSpecification": func(n *yaml.Node) error {
@@ -51,7 +51,7 @@ func (r *reader) attributes(n *yaml.Node, attributes *[]Attribute) error {
 	})
 }
 
-func (r *reader) key(n *yaml.Node, key *[]KeyPart) error {
+func (r *reader) keySchema(n *yaml.Node, key *[]KeyPart) error {
 	return r.each(n, "KeySchema", func(n *yaml.Node) error {
 		var p KeyPart
 		err := r.fields(n, "KeySchema", fields{"AttributeName": &p.Attribute, "KeyType": &p.Kind})
@@ -65,7 +65,7 @@ func (r *reader) indexes(n *yaml.Node, indexes *[]Index) error {
 		var i Index
 		err := r.fields(n, "an index", fields{
 			"IndexName": &i.Name,
-			"KeySchema": func(n *yaml.Node) error { return r.key(n, &i.Key) },
+			"KeySchema": func(n *yaml.Node) error { return r.keySchema(n, &i.Key) },
 			"Projection": func(n *yaml.Node) error {
 				return r.fields(n, "Projection", fields{"ProjectionType": &i.Projection, "NonKeyAttributes": &i.NonKey})
 			},

@@ -1,5 +1,6 @@
 // Package template reads a SAM template the way CloudFormation would deploy it, and yields what one
-// machine needs to run it: the API and its routes, functions, tables and custom resources.
+// machine needs to run it: the API and its routes, functions and what else invokes them, tables, queues,
+// keys and custom resources.
 //
 // Parameters, conditions and intrinsic functions are resolved while reading, so that what comes out
 // are plain values. Names that AWS would choose are made up and stable: the physical name of a
@@ -22,6 +23,11 @@ type Template struct {
 	Functions []Function
 	Tables    []Table
 	Custom    []CustomResource
+	Queues    []Queue
+	Sources   []EventSource
+	Schedules []Schedule
+	Keys      []Key
+	Aliases   []Alias
 }
 
 // An API is an AWS::Serverless::Api with the routes that the functions' events add to it.
@@ -99,6 +105,46 @@ type CustomResource struct {
 	Function   string // logical id
 	Properties map[string]any
 }
+
+// A Queue is an AWS::SQS::Queue.
+type Queue struct {
+	LogicalID         string
+	Name              string
+	ARN               string
+	URL               string // what Ref yields, with AWS's host
+	VisibilityTimeout time.Duration
+	Retention         time.Duration
+	Delay             time.Duration
+	DeadLetters       string // ARN of the queue for what was received too often; empty for none
+	MaxReceives       int
+	Key               string // KmsMasterKeyId; empty for a key of SQS's own
+}
+
+// An EventSource is a function's event of type SQS.
+type EventSource struct {
+	Function        string // logical id
+	Queue           string // ARN
+	BatchSize       int
+	Window          time.Duration // how long a batch is gathered
+	ReportsFailures bool          // the answer says which messages failed
+	MaxConcurrency  int           // 0 when the template sets none
+}
+
+// A Schedule is a function's event of type Schedule or ScheduleV2.
+type Schedule struct {
+	Function  string // logical id
+	Name      string
+	ARN       string
+	Every     time.Duration
+	Input     string // the event instead of EventBridge's own; empty for that
+	Scheduler bool   // of EventBridge Scheduler, not a rule
+}
+
+// A Key is an AWS::KMS::Key.
+type Key struct{ LogicalID, ID, ARN, Spec, Usage string }
+
+// An Alias is an AWS::KMS::Alias; its name begins with alias/.
+type Alias struct{ Name, KeyID string }
 
 // A Table is an AWS::DynamoDB::Table.
 type Table struct {

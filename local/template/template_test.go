@@ -2,6 +2,7 @@ package template_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -174,6 +175,7 @@ func TestParameters(t *testing.T) {
 
 // Each template is refused in one line that names the file, the line and the reason.
 func TestRefusals(t *testing.T) {
+	const queue = "  Q: {Type: AWS::SQS::Queue}\n"
 	const function = "  F:\n    Type: AWS::Serverless::Function\n    Properties:\n      "
 	event := func(properties string) string {
 		return api + function + "Events: {E: {Type: Api, Properties: {RestApiId: !Ref Api, " + properties + "}}}\n"
@@ -187,7 +189,7 @@ func TestRefusals(t *testing.T) {
 		"an unknown section":         {"Mappings: {}\nResources: {}", "Mappings"},
 		"an alias":                   {stack("  F: &f {Type: AWS::Serverless::Function}\n  G: *f\n"), "aliases"},
 		"a key given twice":          {stack("  F: {Type: AWS::Serverless::Function}\n  F: {Type: AWS::Serverless::Function}\n"), "F is given twice"},
-		"an unknown resource type":   {stack("  Q: {Type: AWS::SQS::Queue}\n"), `"AWS::SQS::Queue" are not run`},
+		"an unknown resource type":   {stack("  Q: {Type: AWS::SNS::Topic}\n"), `"AWS::SNS::Topic" are not run`},
 		"an unknown property":        {stack(function + "ReservedConcurrentExecutions: 5\n"), "F: ReservedConcurrentExecutions is not understood"},
 		"an unknown attribute":       {stack("  F: {Type: AWS::Serverless::Function, UpdatePolicy: {}}\n"), "UpdatePolicy"},
 		"another runtime":            {stack(function + "Runtime: python3.12\n"), `"python3.12" is not run`},
@@ -201,7 +203,20 @@ func TestRefusals(t *testing.T) {
 		"a name that is circular":    {stack(function + "FunctionName: !Sub \"${F}\"\n"), "depends on itself"},
 		"a Sub without its brace":    {stack(function + "Description: !Sub \"${Word\"\n"), "without its }"},
 		"a condition in a circle":    {"Conditions:\n  A: !Not [!Condition B]\n  B: !Not [!Condition A]\nResources: {}\n", "depends on itself"},
-		"an event of another type":   {stack(api + function + "Events: {E: {Type: SQS, Properties: {}}}\n"), `"SQS"`},
+		"an event of another type":   {stack(api + function + "Events: {E: {Type: SNS, Properties: {}}}\n"), `"SNS"`},
+		"a foreign queue":            {stack(function + "Events: {E: {Type: SQS, Properties: {Queue: arn}}}\n"), "not the ARN of a queue"},
+		"a large batch at once":      {stack(queue + function + "Events: {E: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn, BatchSize: 11}}}\n"), "BatchSize"},
+		"a concurrency of one":       {stack(queue + function + "Events: {E: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn, ScalingConfig: {MaximumConcurrency: 1}}}}\n"), "MaximumConcurrency"},
+		"a filter of messages":       {stack(queue + function + "Events: {E: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn, FilterCriteria: {}}}}\n"), "FilterCriteria"},
+		"a visibility too short":     {stack(queue + function + "Timeout: 31\n      Events: {E: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn}}}\n"), "visibility timeout of Q (30s) is less than"},
+		"a queue in order":           {stack("  Q: {Type: AWS::SQS::Queue, Properties: {FifoQueue: true}}\n"), "FifoQueue"},
+		"half a redrive policy":      {stack("  Q: {Type: AWS::SQS::Queue, Properties: {RedrivePolicy: {maxReceiveCount: 3}}}\n"), "RedrivePolicy"},
+		"foreign dead letters":       {stack("  Q: {Type: AWS::SQS::Queue, Properties: {RedrivePolicy: {maxReceiveCount: 3, deadLetterTargetArn: arn}}}\n"), "not the ARN of a queue"},
+		"a cron expression":          {stack(function + "Events: {E: {Type: Schedule, Properties: {Schedule: 'cron(0 * * * ? *)'}}}\n"), "the only schedules"},
+		"a rate AWS refuses":         {stack(function + "Events: {E: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 minutes)}}}\n"), "the only schedules"},
+		"an event that is no JSON":   {stack(function + "Events: {E: {Type: Schedule, Properties: {Schedule: rate(1 minute), Input: x}}}\n"), "JSON"},
+		"an alias of a foreign key":  {stack("  A: {Type: AWS::KMS::Alias, Properties: {AliasName: alias/a, TargetKeyId: b}}\n"), "not a key"},
+		"a key in every region":      {stack("  K: {Type: AWS::KMS::Key, Properties: {MultiRegion: true}}\n"), "MultiRegion"},
 		"an event without an API":    {stack(function + "Events: {E: {Type: Api, Properties: {Path: /, Method: GET}}}\n"), "no AWS::Serverless::Api"},
 		"a route given twice":        {stack(event("Path: /a, Method: GET}}, G: {Type: Api, Properties: {RestApiId: !Ref Api, Path: /a, Method: get")), "twice"},
 		"sibling parameters":         {stack(event("Path: '/a/{x}', Method: GET}}, G: {Type: Api, Properties: {RestApiId: !Ref Api, Path: '/a/{y}/b', Method: GET")), "siblings"},
@@ -240,6 +255,71 @@ func authorizers(identity string) string {
 		"  F: {Type: AWS::Serverless::Function}\n"
 }
 
+// Events other than those of an API, with the queues and keys that they go with.
+func TestWhatElseInvokes(t *testing.T) {
+	got, err := template.Parse("t.yaml", []byte(stack(`
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Environment: {Variables: {URL: !Ref Q, NAME: !GetAtt Q.QueueName, KEY: !Ref K, KEY_ARN: !GetAtt K.Arn, ALIAS: !Ref A, OTHER: !GetAtt Other.KeyId}}
+      Events:
+        Work:
+          Type: SQS
+          Properties:
+            Queue: !GetAtt Q.Arn
+            BatchSize: 20
+            MaximumBatchingWindowInSeconds: 2
+            FunctionResponseTypes: [ReportBatchItemFailures]
+            ScalingConfig: {MaximumConcurrency: 2}
+        Idle: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn, Enabled: false}}
+        Often: {Type: Schedule, Properties: {Schedule: rate(5 minutes), Input: !Sub '{"a":"${Word}"}'}}
+        Daily: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 day), RetryPolicy: {MaximumRetryAttempts: 1}}}
+        Never: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(2 hours), State: DISABLED}}
+  Q: {Type: AWS::SQS::Queue, Properties: {QueueName: work, VisibilityTimeout: 60, DelaySeconds: 1, RedrivePolicy: {deadLetterTargetArn: !GetAtt Dead.Arn, maxReceiveCount: 3}}}
+  Dead: {Type: AWS::SQS::Queue, Properties: {MessageRetentionPeriod: 1209600, KmsMasterKeyId: !Ref K}}
+  A: {Type: AWS::KMS::Alias, Properties: {AliasName: !Sub "alias/${AWS::StackName}", TargetKeyId: !Ref K}}
+  K: {Type: AWS::KMS::Key, Properties: {KeyPolicy: {}}}
+  Other: {Type: AWS::KMS::Key, Properties: {KeySpec: ECC_NIST_P256, KeyUsage: SIGN_VERIFY}}
+  Web: {Type: AWS::WAFv2::WebACL, Properties: {Scope: REGIONAL}}
+  Invoke: {Type: AWS::Lambda::EventInvokeConfig, Properties: {FunctionName: !Ref F, MaximumRetryAttempts: 0}}
+  Policy: {Type: AWS::SQS::QueuePolicy, Properties: {Queues: [!Ref Q]}}
+`)), template.Options{Stack: "s", KeyIDs: map[string]string{"K": "4a493944"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const arns = "arn:aws:%s:us-east-1:123456789012:%s"
+	arn := func(service, name string) string { return fmt.Sprintf(arns, service, name) }
+	equal(t, "the environment", got.Functions[0].Environment, map[string]string{
+		"A": "global", "B": "global", "URL": "https://sqs.us-east-1.amazonaws.com/123456789012/work", "NAME": "work",
+		"KEY": "4a493944", "KEY_ARN": arn("kms", "key/4a493944"), "ALIAS": "alias/s", "OTHER": "s-Other",
+	})
+	equal(t, "the queues", got.Queues, []template.Queue{
+		{LogicalID: "Q", Name: "work", ARN: arn("sqs", "work"), URL: "https://sqs.us-east-1.amazonaws.com/123456789012/work", VisibilityTimeout: time.Minute,
+			Retention: 96 * time.Hour, Delay: time.Second, DeadLetters: arn("sqs", "s-Dead"), MaxReceives: 3},
+		{LogicalID: "Dead", Name: "s-Dead", ARN: arn("sqs", "s-Dead"), URL: "https://sqs.us-east-1.amazonaws.com/123456789012/s-Dead", VisibilityTimeout: 30 * time.Second,
+			Retention: 336 * time.Hour, Key: "4a493944"},
+	})
+	equal(t, "the sources", got.Sources, []template.EventSource{
+		{Function: "F", Queue: arn("sqs", "work"), BatchSize: 20, Window: 2 * time.Second, ReportsFailures: true, MaxConcurrency: 2},
+	})
+	equal(t, "the schedules", got.Schedules, []template.Schedule{
+		{Function: "F", Name: "s-FOften", ARN: arn("events", "rule/s-FOften"), Every: 5 * time.Minute, Input: `{"a":"word"}`},
+		{Function: "F", Name: "s-FDaily", ARN: arn("scheduler", "schedule/default/s-FDaily"), Every: 24 * time.Hour, Scheduler: true},
+	})
+	equal(t, "the keys", got.Keys, []template.Key{
+		{LogicalID: "K", ID: "4a493944", ARN: arn("kms", "key/4a493944"), Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT"},
+		{LogicalID: "Other", ID: "s-Other", ARN: arn("kms", "key/s-Other"), Spec: "ECC_NIST_P256", Usage: "SIGN_VERIFY"},
+	})
+	equal(t, "the aliases", got.Aliases, []template.Alias{{Name: "alias/s", KeyID: "4a493944"}})
+}
+
+func equal(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: got %+v, want %+v", what, got, want)
+	}
+}
+
 func TestATableIsReadInFull(t *testing.T) {
 	got, err := parse(stack(`
   T:
@@ -271,6 +351,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(stack(api))
 	f.Add(stack(authorizers("Identity: {ReauthorizeEvery: 0}")))
 	f.Add("Resources:\n  F: {Type: AWS::Serverless::Function, Properties: {Description: !Sub ['${a}', {a: !If [c, !Ref x, !GetAtt y.z]}]}}\n")
+	f.Add("Resources:\n  Q: {Type: AWS::SQS::Queue}\n  F: {Type: AWS::Serverless::Function, Properties: {Runtime: provided.al2023, Events: {E: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn}}, G: {Type: Schedule, Properties: {Schedule: rate(1 minute)}}}}}\n")
 	f.Add("Conditions: {a: !And [!Equals [1, 2], !Or [!Condition a, {'Fn::Not': [x]}]]}\nResources: {}\n")
 	f.Add("Resources: {C: {Type: 'Custom::X', Properties: {ServiceToken: !Join ['', [a, !Ref 'AWS::NoValue']]}}}")
 	f.Fuzz(func(t *testing.T, text string) {

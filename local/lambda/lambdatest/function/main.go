@@ -1,6 +1,7 @@
 // Command function is what tests run in place of a real function. The last segment of the event's
 // path names what it does. As an authorizer it answers what the Authorization header says, and as a
-// custom resource it answers what the property Answer says.
+// custom resource it answers what the property Answer says. Messages of a queue it posts to the URLs that
+// are their bodies.
 package main
 
 import (
@@ -26,6 +27,7 @@ type event struct {
 	Headers     map[string]string `json:"headers"`
 	Query       map[string]string `json:"queryStringParameters"`
 	Body        string            `json:"body"`
+	Records     []json.RawMessage `json:"Records"`
 	raw         json.RawMessage
 }
 
@@ -55,6 +57,8 @@ var behaviours = map[string]func(context.Context, event) (any, error){
 		fmt.Println(e.Query["text"])
 		return answer{StatusCode: 200}, nil
 	},
+	"secret": secret,
+	"send":   send,
 	// call waits for the answer of the URL it is given, so that a test decides when it ends.
 	"call": func(ctx context.Context, e event) (any, error) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.Query["url"], nil)
@@ -85,6 +89,9 @@ func handle(ctx context.Context, raw json.RawMessage) (any, error) {
 	}
 	if e.RequestType != "" {
 		return custom(ctx, raw)
+	}
+	if len(e.Records) > 0 {
+		return work(ctx, raw)
 	}
 	if e.Type == "REQUEST" {
 		return authorize(e)
