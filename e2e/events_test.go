@@ -3,45 +3,58 @@ package e2e
 import (
 	"encoding/json"
 	"io"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 
-	"cjj365.cc/bb/local/lambda"
 	"cjj365.cc/bb/local/template"
 )
 
-// TestEventsAreAnswered invokes each function with its file of events/, as sam local invoke does. None
-// of them needs a table.
+// TestEventsAreAnswered invokes each function with its file of events/, as sam local invoke does.
 func TestEventsAreAnswered(t *testing.T) {
 	parsed, err := template.Read("../template.yaml", template.Options{Parameters: map[string]string{"MailFrom": "bb@example.test"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err := lambda.NewHost(parsed.Functions, lambda.Options{Build: "../build", Log: io.Discard, Env: map[string]string{"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:9"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Stop()
 	for _, f := range parsed.Functions {
-		event, err := os.ReadFile("../events/" + f.LogicalID + ".json")
+		event, err := os.Open("../events/" + f.LogicalID + ".json")
 		if err != nil {
 			t.Errorf("%s has no event: %v", f.LogicalID, err)
 			continue
 		}
-		answer, err := host.Invoke(t.Context(), f.LogicalID, event)
+		response, err := http.Post(shared.Invoke+"/2015-03-31/functions/"+f.LogicalID+"/invocations", "application/json", event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := response.Header.Get("X-Amz-Function-Error") != ""
+		var reply struct{ StatusCode int }
+		_ = json.Unmarshal(answer, &reply) // null of those that answer nobody
 		switch f.LogicalID {
 		case "Authorizer": // the page's placeholder is no token
-			if err == nil || err.Error() == "" {
+			if !failed {
 				t.Errorf("Authorizer: %s", answer)
 			}
 		case "FirstUser": // nobody listens at its ResponseURL
-			if err == nil {
+			if !failed {
 				t.Errorf("FirstUser: %s", answer)
 			}
+		case "DnsProbe": // there is no such DNS provider
+			if failed || reply.StatusCode != 404 || !strings.Contains(string(answer), "NOT_FOUND") {
+				t.Errorf("DnsProbe: %s", answer)
+			}
+		case "Issuer", "Renewals", "Notices": // there is nothing to do, and nobody to tell
+			if failed || string(answer) != "null" {
+				t.Errorf("%s: %s", f.LogicalID, answer)
+			}
 		default:
-			var response struct{ StatusCode int }
-			if err := json.Unmarshal(answer, &response); err != nil || response.StatusCode != 200 {
-				t.Errorf("%s: %s %v", f.LogicalID, answer, err)
+			if failed || reply.StatusCode != 200 {
+				t.Errorf("%s: %s", f.LogicalID, answer)
 			}
 		}
 	}

@@ -47,9 +47,41 @@ func described(t *testing.T) []route {
 	return routes
 }
 
-// at fills the path's parameters: the user, and an object that exists.
-func (r route) at(user, key int64) string {
-	return strings.NewReplacer("{user_id}", fmt.Sprint(user), "{apikey_id}", fmt.Sprint(key)).Replace(r.path)
+// objects are ids of the first user's things, by the path parameter that names them.
+type objects map[string]int64
+
+// at fills the path's parameters.
+func (r route) at(user int64, have objects) string {
+	path := strings.ReplaceAll(r.path, "{user_id}", fmt.Sprint(user))
+	for name, id := range have {
+		path = strings.ReplaceAll(path, "{"+name+"}", fmt.Sprint(id))
+	}
+	return path
+}
+
+// names tells whether the path names an object of a user.
+func (r route) names() bool { return strings.Count(r.path, "{") > 1 }
+
+// things makes one of each kind for the first user.
+func (s *stack) things(t *testing.T, owner string) objects {
+	t.Helper()
+	made := func(path, body string) int64 {
+		r := s.mustCall(t, "POST", "/apiv1/users/1/"+path, body, owner)
+		var thing struct{ ID int64 }
+		if err := json.Unmarshal(r.Data, &thing); err != nil || r.Status != http.StatusCreated {
+			t.Fatalf("%s: %d %s", path, r.Status, r.Body)
+		}
+		return thing.ID
+	}
+	have := objects{}
+	have["apikey_id"] = made("apikeys", `{"name":"victim","permissions":[]}`)
+	have["account_id"] = made("acme-accounts", `{"name":"victim","provider":"pebble"}`)
+	have["provider_id"] = made("dns-providers", `{"name":"victim","kind":"desec","config":{"token":"0123456789abcdef"}}`)
+	have["certificate_id"] = made("certificates", fmt.Sprintf(`{"domain":"victim.test","acct_id":%d}`, have["account_id"]))
+	have["webhook_id"], have["delivery_id"] = made("webhooks", `{"name":"victim","url":"http://127.0.0.1:9/","enabled":false}`), 1
+	have["webhook_id"] = made("webhooks", `{"name":"victim","url":"https://hooks.example.org/victim"}`)
+	have["delivery_id"] = 1
+	return have
 }
 
 func (r route) public() bool { return len(r.Security) == 0 }
@@ -89,7 +121,7 @@ func TestRoutesOfTemplateAndDescriptionAgree(t *testing.T) {
 // that needs a credential refuses those without it, and nobody reaches another user's objects.
 func TestWhoMayCallWhat(t *testing.T) {
 	owner := shared.login(t)
-	victim, _ := shared.key(t, owner, `{"name":"victim","permissions":[]}`)
+	victims := shared.things(t, owner)
 	_, none := shared.key(t, owner, `{"name":"no permissions","permissions":[]}`)
 	revokedID, revoked := shared.key(t, owner, `{"name":"revoked","permissions":["apikeys.write"]}`)
 	if r := shared.mustCall(t, "DELETE", fmt.Sprintf("/apiv1/users/1/apikeys/%d", revokedID), "", owner); r.Status != http.StatusNoContent {
@@ -102,7 +134,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		}
 		body := ""
 		if r.RequestBody != nil {
-			body = `{"name":"x","permissions":[]}`
+			body = `{"name":"x","permissions":[],"domain":"stranger.test","provider":"pebble","url":"http://127.0.0.1:9/","enabled":false}`
 		}
 		for _, tc := range []struct {
 			who        string
@@ -123,14 +155,14 @@ func TestWhoMayCallWhat(t *testing.T) {
 			switch {
 			case !strings.Contains(r.path, "{user_id}") && want[0] != 401: // nobody's path
 				want = []int{200}
-			case tc.user == 2 && want[0] == 404 && !strings.Contains(r.path, "{apikey_id}"):
-				want = []int{200, 201}
+			case tc.user == 2 && want[0] == 404 && !r.names(): // what the stranger may make for themselves
+				want = []int{200, 201, 400}
 			}
 			var headers []string
 			if tc.credential != "" {
 				headers = []string{tc.credential}
 			}
-			got := shared.mustCall(t, r.method, r.at(tc.user, victim), body, headers...)
+			got := shared.mustCall(t, r.method, r.at(tc.user, victims), body, headers...)
 			if !slices.Contains(want, got.Status) {
 				t.Errorf("%s %s by %s: %d %.200s, want %v", r.method, r.path, tc.who, got.Status, got.Body, want)
 			}
@@ -144,8 +176,10 @@ func TestWhoMayCallWhat(t *testing.T) {
 			}
 		}
 	}
-	if r := shared.mustCall(t, "GET", fmt.Sprintf("/apiv1/users/1/apikeys/%d", victim), "", owner); r.Status != http.StatusOK {
-		t.Errorf("the key that strangers asked for: %d", r.Status)
+	for list, object := range map[string]string{"apikeys": "apikey_id", "acme-accounts": "account_id", "dns-providers": "provider_id", "certificates": "certificate_id", "webhooks": "webhook_id"} {
+		if r := shared.mustCall(t, "GET", fmt.Sprintf("/apiv1/users/1/%s/%d", list, victims[object]), "", owner); r.Status != http.StatusOK {
+			t.Errorf("what strangers asked for of %s: %d", list, r.Status)
+		}
 	}
 }
 
@@ -175,6 +209,7 @@ func (s *stack) stranger(t *testing.T) string {
 // refusal in the envelope, never 5xx, and never repeats a stack trace.
 func TestHostileInputIsAnsweredInTheEnvelope(t *testing.T) {
 	owner := shared.login(t)
+	nothing := objects{"apikey_id": 999999, "account_id": 999999, "provider_id": 999999, "certificate_id": 999999, "webhook_id": 999999, "delivery_id": 999999}
 	bodies := []string{
 		``, `{`, `null`, `[]`, `7`, `"x"`, `{"name":null}`, `{"name":[],"permissions":{}}`, `{"action":{}}`, `{"refresh_token":null}`,
 		strings.Repeat(`{"a":`, 5000), `{"name":"` + strings.Repeat("x", 70000) + `"}`, "\xff\xfe\x00", `{"name":"\ud800","permissions":[]}`,
@@ -198,11 +233,11 @@ func TestHostileInputIsAnsweredInTheEnvelope(t *testing.T) {
 		}
 		if r.RequestBody != nil {
 			for _, body := range bodies {
-				check(r.method, r.at(1, 999999), body)
+				check(r.method, r.at(1, nothing), body)
 			}
 		}
 		for _, query := range queries {
-			check(r.method, r.at(1, 999999)+query, "")
+			check(r.method, r.at(1, nothing)+query, "")
 		}
 		for _, segment := range segments {
 			if strings.Contains(r.path, "{apikey_id}") {

@@ -30,6 +30,15 @@ type stack struct {
 	Password string `json:"password"`
 	PID      int    `json:"pid"`
 	Gateway  string `json:"gateway"` // empty for local/gateway
+	Invoke   string `json:"invoke"`  // Lambda's Invoke API
+
+	FirstUser struct{ User, ACMEAccount, DNSProvider int64 }
+	ACME      struct{ Directory, Management, Root string }
+	DNS       struct {
+		Challtestsrv string
+		HTTPReq      struct{ URL, User, Password string }
+		Knot         *struct{ Address string } // nil where it is not installed
+	}
 
 	state   string
 	process *exec.Cmd
@@ -102,7 +111,7 @@ func unusedPermissions() int {
 
 // build makes what make run would make.
 func build() error {
-	command := exec.Command("make", "build", "local", ".tools/dynamodb/.complete")
+	command := exec.Command("make", "build", "local", ".tools/dynamodb/.complete", ".tools/ministack/.complete", ".tools/pebble/.complete")
 	command.Dir = ".."
 	if output, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("make build: %w\n%s", err, output)

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"strings"
 	"time"
-	"unicode"
 
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/apikey"
@@ -46,7 +44,7 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*mintedRespons
 	if caller.Superseded {
 		return nil, errSuperseded
 	}
-	if err := checkName(in.Body.Name); err != nil {
+	if err := wire.CheckName(in.Body.Name); err != nil {
 		return nil, err
 	}
 	permissions, err := granted(caller, in.Body.Permissions)
@@ -92,14 +90,6 @@ func answerMinted(answer minted, replayed bool) *mintedResponse {
 		r.Replayed = "true"
 	}
 	return r
-}
-
-// checkName keeps names out that would mislead whoever reads a list.
-func checkName(name string) error {
-	if strings.TrimSpace(name) == "" || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return problem.InvalidArgument.New("name must have printable characters.")
-	}
-	return nil
 }
 
 // granted checks that the permissions exist and that the maker holds each.

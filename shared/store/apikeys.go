@@ -12,6 +12,7 @@ import (
 	"cjj365.cc/bb/shared/apikey"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/user"
+	"cjj365.cc/bb/shared/webhook"
 )
 
 // ownerItem lies beside a user's credentials. Revision counts the creations of keys, so that the
@@ -160,6 +161,14 @@ func (s *Store) creation(k apikey.Key, maker access.Caller, owner ownerItem, onc
 		}
 		items = append(items, record)
 	}
+	// Its notices of expiry, deleted with it: who gives them need not read credentials.
+	notices, err := s.notices(webhook.Notice{Subject: webhook.OfAPIKeys, User: k.User, ID: k.ID, Name: k.Name, ExpiresAt: k.ExpiresAt}, k.CreatedAt)
+	if err != nil {
+		return nil, err
+	}
+	if notices.Put != nil {
+		items = append(items, notices)
+	}
 	return items, nil
 }
 
@@ -210,7 +219,8 @@ func (s *Store) RollAPIKey(ctx context.Context, before, after apikey.Key, caller
 func (s *Store) DeleteAPIKey(ctx context.Context, user, id int64) error {
 	item := remove(s.credentials, apiKeyKey(user, id))
 	item.Delete.ConditionExpression = aws.String(present)
-	failed, err := s.transact(ctx, "delete API key", []types.TransactWriteItem{item})
+	notices := remove(s.resources, noticeKey(webhook.OfAPIKeys, user, id))
+	failed, err := s.transact(ctx, "delete API key", []types.TransactWriteItem{item, notices})
 	if err == nil && len(failed) > 0 {
 		err = ErrNotFound
 	}

@@ -9,7 +9,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/user"
+	"cjj365.cc/bb/shared/webhook"
 )
 
 // key is the primary key of an item. Every key of both tables is made in this file.
@@ -41,6 +43,83 @@ func padded(p string, n int64) string { return fmt.Sprintf("%s%016d", p, n) }
 
 func codeKey(purpose user.Purpose, email string, id int64) key {
 	return key{"CODE#" + string(purpose) + ":" + email, padded(codePrefix, id)}
+}
+
+// The items beside a list: its last place, the counts of its groups, the counts of a group's blocks.
+func sequenceKey(l list) key            { return key{l.pk, "SEQUENCE#" + l.name} }
+func groupsKey(l list) key              { return key{l.pk, "GROUPS#" + l.name} }
+func blocksKey(l list, group int64) key { return key{l.pk, padded("BLOCKS#"+l.name+"#", group)} }
+
+// maxPlace is the last number that 16 digits hold.
+const maxPlace = 9999_9999_9999_9999
+
+// Certificates, ACME accounts and DNS providers of a user lie in partitions of their own, so that a function's
+// role can name them. What belongs to one certificate lies in its partition.
+const (
+	accountPrefix     = "ACCOUNT#"
+	dnsProviderPrefix = "PROVIDER#"
+	issuePrefix       = "ISSUE#"
+)
+
+func certificatesPartition(user int64) string { return fmt.Sprintf("CERTIFICATES#%d", user) }
+func certificatePartition(id int64) string    { return fmt.Sprintf("CERTIFICATE#%d", id) }
+func accountPartition(user int64) string      { return fmt.Sprintf("ACMEACCOUNTS#%d", user) }
+func dnsProviderPartition(user int64) string  { return fmt.Sprintf("DNSPROVIDERS#%d", user) }
+
+func certificateKey(user, id int64) key {
+	return key{certificatesPartition(user), padded("CERTIFICATE#", id)}
+}
+
+// nameClaimKey keeps an account from having two certificates for one domain.
+func nameClaimKey(c certificate.Certificate) key {
+	return key{certificatesPartition(c.User), padded("DOMAIN#", c.Account) + "#" + c.Domain()}
+}
+
+func orderKey(certificate int64) key { return key{certificatePartition(certificate), "ORDER"} }
+func issueKey(certificate, number int64) key {
+	return key{certificatePartition(certificate), padded(issuePrefix, number)}
+}
+func materialKey(certificate, issue int64) key {
+	return key{certificatePartition(certificate), padded("MATERIAL#", issue)}
+}
+
+func accountKey(user, id int64) key { return key{accountPartition(user), padded(accountPrefix, id)} }
+func dnsProviderKey(user, id int64) key {
+	return key{dnsProviderPartition(user), padded(dnsProviderPrefix, id)}
+}
+
+// The counts of things of which a user may have few.
+func accountCountKey(user int64) key     { return key{accountPartition(user), "COUNT"} }
+func dnsProviderCountKey(user int64) key { return key{dnsProviderPartition(user), "COUNT"} }
+
+func certificateList(user int64) list {
+	return list{certificatesPartition(user), "CERTIFICATE", "list"}
+}
+func accountCertificateList(user, account int64) list {
+	return list{certificatesPartition(user), padded("CERTIFICATE#ACCOUNT#", account), "sublist"}
+}
+
+// Webhooks of a user lie in a partition of their own, an endpoint's deliveries in its. A delivery goes by its
+// event's id, so there is one of each event for an endpoint.
+const (
+	webhookPrefix  = "WEBHOOK#"
+	deliveryPrefix = "DELIVERY#"
+	eventPrefix    = "EVENT#"
+)
+
+func webhooksPartition(user int64) string      { return fmt.Sprintf("WEBHOOKS#%d", user) }
+func deliveriesPartition(webhook int64) string { return fmt.Sprintf("WEBHOOK#%d", webhook) }
+
+func webhookKey(user, id int64) key  { return key{webhooksPartition(user), padded(webhookPrefix, id)} }
+func webhookCountKey(user int64) key { return key{webhooksPartition(user), "COUNT"} }
+func deliveryKey(webhook int64, event string) key {
+	return key{deliveriesPartition(webhook), deliveryPrefix + event}
+}
+func eventKey(user int64, id string) key {
+	return key{fmt.Sprintf("EVENT#%d", user), eventPrefix + id}
+}
+func noticeKey(of webhook.Subject, user, id int64) key {
+	return key{fmt.Sprintf("NOTICE#%d", user), padded(string(of)+"#", id)}
 }
 
 // rateKey names a fixed window of a count by its end.

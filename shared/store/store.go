@@ -19,6 +19,25 @@
 //	IDEMPOTENCY#<caller>#…  IDEMPOTENCY  the answer to a create            idempotencyItem
 //	COUNTER#<kind>          COUNTER      the last id given                 n
 //
+//	CERTIFICATES#<user>     CERTIFICATE#<16 d.>          a certificate              certificateItem
+//	CERTIFICATES#<user>     DOMAIN#<account>#<domain>    who has the name           claimItem
+//	CERTIFICATES#<user>     SEQUENCE#, GROUPS#, BLOCKS#… its lists: see list.go     n, counts
+//	CERTIFICATE#<id>        ISSUE#<16 digits>            an attempt, by number      issueItem
+//	CERTIFICATE#<id>        MATERIAL#<16 digits>         its chain and sealed key   materialItem
+//	CERTIFICATE#<id>        ORDER                        the open issue             orderItem
+//	ACMEACCOUNTS#<user>     ACCOUNT#<16 digits>          an account at a CA         accountItem
+//	DNSPROVIDERS#<user>     PROVIDER#<16 digits>         a DNS provider             dnsProviderItem
+//	…#<user>                COUNT                        how many of them           n
+//
+// Certificates stand in the indexes list and sublist. What something will be due for (an open issue, a
+// certificate to be renewed) has the attributes due and due_at, and so stands in the index due.
+//
+//	WEBHOOKS#<user>         WEBHOOK#<16> an endpoint of webhooks           endpointItem
+//	WEBHOOKS#<user>         COUNT        how many                          n
+//	WEBHOOK#<id>            DELIVERY#<e> an event on its way to it         deliveryItem
+//	EVENT#<user>            EVENT#<e>    what happened (outbox)            eventItem
+//	NOTICE#<user>           CERTIFICATE#<16>, APIKEY#<16>  its next notice of expiry  noticeItem
+//
 // Times are epoch milliseconds, except ttl, which DynamoDB reads in seconds. Ids in sort keys are
 // zero-padded so that they sort as numbers. Reads are strongly consistent.
 package store

@@ -1,0 +1,37 @@
+// Command acmeaccounts is a user's accounts at ACME CAs.
+package main
+
+import (
+	"log/slog"
+	"os"
+	"time"
+
+	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/acmeaccount"
+	"cjj365.cc/bb/shared/egress"
+	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/store"
+)
+
+func main() {
+	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY")
+	s, err := store.Open(env[0], env[1])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	keys, err := kmskey.Open(env[2])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	providers, err := acmeaccount.ParseProviders(os.Getenv("ACME_DIRECTORIES"))
+	if err != nil {
+		gateway.Exit(err)
+	}
+	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	h := &handler{
+		store: s, keys: keys, providers: providers, ca: acme.NewClients(guard.Client(10 * time.Second)),
+		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
+	}
+	gateway.Serve(h.routes())
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"cjj365.cc/bb/shared/acmekey"
+	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/pki"
+	"cjj365.cc/bb/shared/problem"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/wire"
+)
+
+type updateRequest struct {
+	Path
+	Body certificateChange
+}
+
+type certificateChange struct {
+	Action      string   `json:"action,omitempty" maxLength:"32" doc:"verify_domain, or absent."`
+	Policy      string   `json:"key_dist_policy,omitempty" maxLength:"32"`
+	Export      *bool    `json:"server_decrypt_export,omitempty"`
+	AutoRenew   *bool    `json:"auto_renew,omitempty"`
+	DNSProvider *wire.ID `json:"dns_provider_id,omitempty" doc:"0 for none."`
+}
+
+func (h *handler) update(ctx context.Context, in *updateRequest) (*response, error) {
+	before, err := h.store.Certificate(ctx, in.User, in.ID)
+	if err != nil {
+		return nil, missing(err, in.ID)
+	}
+	switch in.Body.Action {
+	case "":
+	case "verify_domain":
+		return &response{Status: 204}, h.verify(ctx, before)
+	default:
+		return nil, problem.InvalidArgument.New("action: this path only knows verify_domain.").With("field", "action")
+	}
+	after := before
+	if in.Body.Policy != "" {
+		var ok bool
+		if after.Policy, ok = certificate.ParsePolicy(in.Body.Policy); !ok {
+			return nil, errPolicy
+		}
+	}
+	if in.Body.Export != nil {
+		after.Export = *in.Body.Export
+	}
+	if in.Body.AutoRenew != nil {
+		h.autoRenew(&after, *in.Body.AutoRenew)
+	}
+	if in.Body.DNSProvider != nil {
+		after.DNSProvider = int64(*in.Body.DNSProvider)
+		if err := h.dnsProvider(ctx, in.User, after.DNSProvider); err != nil {
+			return nil, err
+		}
+	}
+	after.UpdatedAt = h.now()
+	after, err = h.store.UpdateCertificate(ctx, before, after, nil)
+	if err != nil {
+		return nil, changed(err)
+	}
+	h.audit(ctx, "changed", after)
+	return answer(after, show(after, h.now())), nil
+}
+
+// autoRenew turns renewal on or off.
+func (h *handler) autoRenew(c *certificate.Certificate, on bool) {
+	c.AutoRenew = on
+	switch {
+	case !on:
+		c.RenewAt = time.Time{}
+	case c.RenewAt.IsZero() && c.Current.Issue > 0 && c.Issuing == 0:
+		c.RenewAt = h.now() // the next run looks whether it is due
+	}
+}
+
+func (h *handler) dnsProvider(ctx context.Context, user, id int64) error {
+	if id == 0 {
+		return nil
+	}
+	_, err := h.store.DNSProvider(ctx, user, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return problem.NotFound.New("There is no DNS provider %d.", id)
+	}
+	return err
+}
+
+// changed is the answer to a change that met another.
+func changed(err error) error {
+	if errors.Is(err, store.ErrConflict) {
+		return problem.Conflict.New("The certificate was changed at the same time. Read it again.")
+	}
+	return err
+}
+
+// verify looks whether each name's challenges are delegated (contract §7.5).
+func (h *handler) verify(ctx context.Context, c certificate.Certificate) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	for _, name := range c.Names {
+		record := "_acme-challenge." + strings.TrimPrefix(name, "*.") + "."
+		target, err := h.resolver.LookupCNAME(ctx, record)
+		if err != nil || strings.EqualFold(target, record) {
+			return problem.Conflict.New("There is no CNAME at %s that leads elsewhere.", strings.TrimSuffix(record, ".")).With("record", record)
+		}
+	}
+	return nil
+}
+
+type issueRequest struct {
+	Path
+	Body *struct {
+		ValiditySeconds int64 `json:"validity_seconds,omitempty" minimum:"0" doc:"For private CAs; a public CA decides itself."`
+	} `required:"false"`
+}
+
+func (h *handler) issue(ctx context.Context, in *issueRequest) (*struct{}, error) {
+	c, err := h.store.Certificate(ctx, in.User, in.ID)
+	if err != nil {
+		return nil, missing(err, in.ID)
+	}
+	if c.DNSProvider == 0 {
+		return nil, problem.MissingField.New("The certificate names no DNS provider that proves control of the names. PUT dns_provider_id first.").With("field", "dns_provider_id")
+	}
+	if c.Issuing > 0 {
+		return nil, errIssuing
+	}
+	now := h.now()
+	open, err := h.newOrder(ctx, c, now)
+	if err != nil {
+		return nil, err
+	}
+	after := c
+	after.UpdatedAt = now
+	after, err = h.store.UpdateCertificate(ctx, c, after, open)
+	if errors.Is(err, store.ErrConflict) {
+		return nil, errIssuing
+	}
+	if err != nil {
+		return nil, err
+	}
+	h.audit(ctx, "issue opened", after)
+	h.send(ctx, after)
+	return nil, nil
+}
+
+var errIssuing = problem.Conflict.New("The certificate is being issued. Wait for it with GET ?wait=20.")
+
+type issuesRequest struct {
+	Path
+	wire.Paging
+}
+
+// Issue is one attempt as the API shows it (contract §7.8). Times are epoch seconds.
+type Issue struct {
+	ID          int64         `json:"id"`
+	Certificate int64         `json:"cert_record_id"`
+	Number      int64         `json:"issue_attempt_number"`
+	Status      string        `json:"status" enum:"PROCESSING,SUCCESS,FAILED"`
+	Order       string        `json:"acme_order_id" doc:"Its URL at the CA."`
+	Serial      string        `json:"serial_number"`
+	StartedAt   int64         `json:"started_at"`
+	CompletedAt int64         `json:"completed_at" doc:"0 while open."`
+	Message     string        `json:"error_message"`
+	Failure     *IssueFailure `json:"error,omitempty"`
+}
+
+type issuesResponse struct{ Body wire.List[Issue] }
+
+func (h *handler) issues(ctx context.Context, in *issuesRequest) (*issuesResponse, error) {
+	if _, err := h.store.Certificate(ctx, in.User, in.ID); err != nil {
+		return nil, missing(err, in.ID)
+	}
+	issues, err := h.store.Issues(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &issuesResponse{wire.Page(issues, in.Paging, func(i certificate.Issue) Issue {
+		return Issue{
+			ID: i.ID, Certificate: i.Certificate, Number: i.Number, Status: string(i.State), Order: i.Order, Serial: i.Serial,
+			StartedAt: seconds(i.StartedAt), CompletedAt: seconds(i.CompletedAt), Message: i.Failure.What, Failure: showFailure(i.Failure),
+		}
+	})}, nil
+}
+
+// reasons are those of RFC 5280 §5.3.1 that a subscriber may give (RFC 8555 §7.6), by name.
+var reasons = map[string]int{
+	"unspecified": 0, "keycompromise": 1, "affiliationchanged": 3, "superseded": 4, "cessationofoperation": 5,
+}
+
+type revokeRequest struct {
+	Path
+	Body *struct {
+		Reason string `json:"reason,omitempty" maxLength:"32" doc:"unspecified (if absent), keyCompromise, affiliationChanged, superseded or cessationOfOperation."`
+	} `required:"false"`
+}
+
+func (h *handler) revoke(ctx context.Context, in *revokeRequest) (*response, error) {
+	name := "unspecified"
+	if in.Body != nil && in.Body.Reason != "" {
+		name = in.Body.Reason
+	}
+	reason, ok := reasons[strings.ToLower(name)]
+	if !ok {
+		return nil, problem.InvalidArgument.New("reason must be unspecified, keyCompromise, affiliationChanged, superseded or cessationOfOperation.").With("field", "reason")
+	}
+	c, err := h.store.Certificate(ctx, in.User, in.ID)
+	if err != nil {
+		return nil, missing(err, in.ID)
+	}
+	if c.Current.Issue == 0 {
+		return nil, errNotIssued
+	}
+	if c.RevokedAt.IsZero() {
+		leaf, err := h.leaf(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if err := h.revokeAtCA(ctx, c, leaf, reason); err != nil {
+			return nil, err
+		}
+		if c, err = h.noteRevoked(ctx, c, reason); err != nil {
+			return nil, err
+		}
+		h.audit(ctx, "revoked", c, slog.String("serial", c.Current.Serial), slog.Int("reason", reason))
+	}
+	return answer(c, show(c, h.now())), nil
+}
+
+var errNotIssued = problem.NotIssued.New("The certificate has not been issued yet.")
+
+func (h *handler) leaf(ctx context.Context, c certificate.Certificate) (*x509.Certificate, error) {
+	m, err := h.store.Material(ctx, c.ID, c.Current.Issue)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := pki.ParseChain(m.Chain)
+	if err != nil {
+		return nil, err
+	}
+	return chain[0], nil
+}
+
+// revokeAtCA revokes at the CA. It may be repeated: what is revoked already is no error.
+func (h *handler) revokeAtCA(ctx context.Context, c certificate.Certificate, leaf *x509.Certificate, reason int) error {
+	a, err := h.account(ctx, c.User, c.Account)
+	if err != nil {
+		return err
+	}
+	by, err := acmekey.Open(ctx, h.keys, a)
+	if err != nil {
+		return err
+	}
+	if err := h.ca.At(a.Directory).Revoke(ctx, by, leaf.Raw, reason); err != nil {
+		words := "The CA cannot be reached."
+		if acmekey.Refused(err) {
+			words = err.Error()
+		}
+		failed := problem.Conflict.New("The certificate is not revoked: %s Try again.", strings.TrimRight(words, ". ")+".")
+		failed.Cause = err
+		return failed
+	}
+	return nil
+}
+
+// noteRevoked notes that the certificate in place is revoked. A renewal that came between has put another
+// in place, which is not.
+func (h *handler) noteRevoked(ctx context.Context, c certificate.Certificate, reason int) (certificate.Certificate, error) {
+	issue := c.Current.Issue
+	for range 5 {
+		after := c
+		after.RevokedAt, after.Reason, after.UpdatedAt = h.now(), reason, h.now()
+		after.RenewAt = time.Time{} // whoever revokes a certificate says when there is to be another
+		after, err := h.store.UpdateCertificate(ctx, c, after, nil)
+		if !errors.Is(err, store.ErrConflict) {
+			return after, err
+		}
+		if c, err = h.store.Certificate(ctx, c.User, c.ID); err != nil {
+			return c, missing(err, c.ID)
+		}
+		if c.Current.Issue != issue {
+			return c, nil
+		}
+	}
+	return c, changed(store.ErrConflict)
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"cjj365.cc/bb/shared/access"
+	"cjj365.cc/bb/shared/acmeaccount"
+	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/idempotency"
+	"cjj365.cc/bb/shared/pki"
+	"cjj365.cc/bb/shared/problem"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/wire"
+	"cjj365.cc/bb/shared/work"
+)
+
+// newCertificate is both dialects of contract §7.4: domain and acme_account_id, or domain_name and acct_id.
+type newCertificate struct {
+	Domain       string   `json:"domain,omitempty" maxLength:"1012" doc:"DNS name; *.example.com for a wildcard. It may be absent with a csr."`
+	DomainName   string   `json:"domain_name,omitempty" maxLength:"1012" doc:"The same."`
+	Names        []string `json:"sans,omitempty" maxItems:"200" doc:"More names; a certificate has 100 at most."`
+	ACMEAccount  wire.ID  `json:"acme_account_id,omitempty" doc:"Issues at once."`
+	Account      wire.ID  `json:"acct_id,omitempty" doc:"Issues by a POST to the certificate's issues."`
+	DNSProvider  wire.ID  `json:"dns_provider_id,omitempty" doc:"That proves control of the names."`
+	KeyType      string   `json:"key_type,omitempty" maxLength:"32" doc:"ecdsa (P-256), rsa (2048), ecdsa-p384, rsa-3072, rsa-4096, ed25519; the account's if absent."`
+	CSR          string   `json:"csr,omitempty" maxLength:"65536" doc:"Certification request (PEM, or base64 of DER), if you keep the key."`
+	Profile      string   `json:"profile,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._-]*$" doc:"ACME profile, such as shortlived."`
+	AutoRenew    *bool    `json:"auto_renew,omitempty" doc:"true if absent."`
+	Policy       string   `json:"key_dist_policy,omitempty" maxLength:"32" doc:"HYBRID (if absent), MASTER_ONLY or DEVICE_REQUIRED."`
+	Export       *bool    `json:"server_decrypt_export,omitempty" doc:"May the key be exported? If absent true with acme_account_id, false with acct_id."`
+	Organization string   `json:"organization,omitempty" maxLength:"256"`
+	Unit         string   `json:"organizational_unit,omitempty" maxLength:"256"`
+	Country      string   `json:"country,omitempty" maxLength:"8"`
+	State        string   `json:"state,omitempty" maxLength:"512"`
+	Locality     string   `json:"locality,omitempty" maxLength:"512"`
+	Action       string   `json:"action,omitempty" maxLength:"32" doc:"create, or absent."`
+}
+
+// CreateRequest is a create's request.
+type CreateRequest struct {
+	User int64 `path:"user_id" minimum:"1" maximum:"9007199254740991"`
+	idempotency.Header
+	Body newCertificate
+}
+
+type createResponse struct {
+	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
+	Body     wire.Data[Certificate]
+}
+
+type createAtAccountRequest struct {
+	CreateRequest
+	Account int64 `path:"account_id" minimum:"1" maximum:"9007199254740991"`
+}
+
+func (h *handler) createAtAccount(ctx context.Context, in *createAtAccountRequest) (*createResponse, error) {
+	if in.Body.ACMEAccount == 0 {
+		in.Body.Account = wire.ID(in.Account)
+	} else if int64(in.Body.ACMEAccount) != in.Account {
+		return nil, problem.InvalidArgument.New("acme_account_id is not the account of the path.").With("field", "acme_account_id")
+	}
+	return h.create(ctx, &in.CreateRequest)
+}
+
+func (h *handler) create(ctx context.Context, in *CreateRequest) (*createResponse, error) {
+	caller, _ := access.FromContext(ctx)
+	now := h.now()
+	c, atOnce, err := in.Body.certificate(in.User, now)
+	if err != nil {
+		return nil, err
+	}
+	account, err := h.account(ctx, c.User, c.Account)
+	if err != nil {
+		return nil, err
+	}
+	if c.KeyType == "" && len(c.CSR) == 0 {
+		if c.KeyType = account.KeyType; c.KeyType == "" {
+			c.KeyType = string(pki.ECDSAP256)
+		}
+	}
+	if c.DNSProvider == 0 && atOnce {
+		return nil, problem.MissingField.New("dns_provider_id: name the DNS provider that proves control of the names.").With("field", "dns_provider_id")
+	}
+	shown, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "create-certificate", in.Body, now,
+		func(seal func(Certificate) (*store.Idempotency, error)) (Certificate, error) {
+			var err error
+			if c.ID, err = h.store.NextCertificateID(ctx); err != nil {
+				return Certificate{}, err
+			}
+			var open *certificate.Order
+			expected := c
+			if atOnce {
+				if open, err = h.newOrder(ctx, c, now); err != nil {
+					return Certificate{}, err
+				}
+				expected.Issues, expected.Issuing = 1, 1
+			}
+			answer := show(expected, now)
+			once, err := seal(answer)
+			if err != nil {
+				return Certificate{}, err
+			}
+			if _, err = h.store.CreateCertificate(ctx, c, open, once); err != nil {
+				return Certificate{}, taken(err, c)
+			}
+			h.audit(ctx, "created", c, slog.String("domain", c.Domain()))
+			if atOnce {
+				h.send(ctx, c)
+			}
+			return answer, nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	r := &createResponse{Body: wire.Data[Certificate]{Data: shown}}
+	if replayed {
+		r.Replayed = "true"
+	}
+	return r, nil
+}
+
+func taken(err error, c certificate.Certificate) error {
+	if errors.Is(err, store.ErrNameTaken) {
+		return problem.AlreadyExists.New("ACME account %d has a certificate for %s already. Renew that one, or delete it.", c.Account, c.Domain())
+	}
+	return err
+}
+
+// certificate checks what is asked for, and tells whether it is to be issued at once.
+func (b newCertificate) certificate(user int64, now time.Time) (c certificate.Certificate, atOnce bool, err error) {
+	if b.Action != "" && b.Action != "create" {
+		return c, false, problem.InvalidArgument.New("action: this path only knows create.").With("field", "action")
+	}
+	atOnce = b.ACMEAccount != 0
+	c = certificate.Certificate{
+		User: user, Account: int64(b.Account), DNSProvider: int64(b.DNSProvider), Profile: b.Profile, AutoRenew: true, Policy: certificate.Hybrid,
+		Export: atOnce, CreatedAt: now, UpdatedAt: now, Revision: 1,
+	}
+	switch {
+	case atOnce && b.Account != 0 && b.Account != b.ACMEAccount:
+		return c, false, problem.InvalidArgument.New("acme_account_id and acct_id name two accounts.").With("field", "acct_id")
+	case atOnce:
+		c.Account = int64(b.ACMEAccount)
+	case b.Account == 0:
+		return c, false, problem.MissingField.New("acme_account_id: name the account at the CA.").With("field", "acme_account_id")
+	}
+	if b.Domain != "" && b.DomainName != "" && !strings.EqualFold(b.Domain, b.DomainName) {
+		return c, false, problem.InvalidArgument.New("domain and domain_name differ.").With("field", "domain")
+	}
+	if b.Domain == "" {
+		b.Domain = b.DomainName
+	}
+	if err := b.names(&c); err != nil {
+		return c, false, err
+	}
+	if b.AutoRenew != nil {
+		c.AutoRenew = *b.AutoRenew
+	}
+	if b.Export != nil {
+		c.Export = *b.Export
+	}
+	if b.Policy != "" {
+		var ok bool
+		if c.Policy, ok = certificate.ParsePolicy(b.Policy); !ok {
+			return c, false, errPolicy
+		}
+	}
+	subject, err := pki.Subject{Organization: b.Organization, Unit: b.Unit, Country: b.Country, State: b.State, Locality: b.Locality}.Normalize()
+	c.Subject = certificate.Subject(subject)
+	return c, atOnce, err
+}
+
+var errPolicy = problem.InvalidArgument.New("key_dist_policy must be HYBRID, MASTER_ONLY or DEVICE_REQUIRED.").With("field", "key_dist_policy")
+
+// names takes the names from the request's fields or from its CSR; given both, they must agree.
+func (b newCertificate) names(c *certificate.Certificate) (err error) {
+	if b.Domain != "" || len(b.Names) > 0 || b.CSR == "" {
+		if b.Domain == "" && len(b.Names) == 0 {
+			return problem.MissingField.New("domain: name what the certificate is for.").With("field", "domain")
+		}
+		if c.Names, err = pki.Public.Names(b.Domain, b.Names); err != nil {
+			return err
+		}
+	}
+	if b.CSR == "" {
+		if b.KeyType != "" {
+			t, err := pki.ParseKeyType(b.KeyType)
+			if err != nil {
+				return err
+			}
+			c.KeyType = string(t)
+		}
+		return nil
+	}
+	if b.KeyType != "" {
+		return problem.InvalidArgument.New("key_type goes with a key that is made here; a csr has one.").With("field", "key_type")
+	}
+	request, err := pki.Public.ParseRequest(b.CSR)
+	if err != nil {
+		return err
+	}
+	c.CSR = request.DER
+	if c.Names == nil {
+		c.Names = request.Names
+		return nil
+	}
+	if !slices.Equal(slices.Sorted(slices.Values(c.Names)), slices.Sorted(slices.Values(request.Names))) {
+		return problem.InvalidArgument.New("csr: its names are not those of domain and sans.").With("field", "csr")
+	}
+	return nil
+}
+
+// account reads the account that a certificate is to be issued by.
+func (h *handler) account(ctx context.Context, user, id int64) (acmeaccount.Account, error) {
+	a, err := h.store.ACMEAccount(ctx, user, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return a, problem.NotFound.New("There is no ACME account %d.", id)
+	}
+	return a, err
+}
+
+func (h *handler) newOrder(ctx context.Context, c certificate.Certificate, now time.Time) (*certificate.Order, error) {
+	id, err := h.store.NextIssueID(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := certificate.NewOrder(id, c.Current.ARI, now)
+	return &o, nil
+}
+
+// send sends the issuer word. If that fails the schedule finds the open issue within a minute.
+func (h *handler) send(ctx context.Context, c certificate.Certificate) {
+	if err := h.queue.Send(ctx, work.Order{User: c.User, Certificate: c.ID}, 0); err != nil {
+		h.log.LogAttrs(ctx, slog.LevelWarn, "left to the schedule", slog.Int64("certificate", c.ID), slog.String("error", err.Error()))
+	}
+}

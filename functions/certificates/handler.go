@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"cjj365.cc/bb/shared/access"
+	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/problem"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/wire"
+	"cjj365.cc/bb/shared/work"
+)
+
+type handler struct {
+	store    *store.Store
+	keys     *kmskey.Key
+	queue    *work.Queue
+	ca       *acme.Clients
+	resolver *net.Resolver
+	log      *slog.Logger
+	now      func() time.Time
+}
+
+func (h *handler) routes() *wire.API {
+	const certificates, one = "/apiv1/users/{user_id}/certificates", "/apiv1/users/{user_id}/certificates/{certificate_id}"
+	const ofAccount = "/apiv1/users/{user_id}/acme-accounts/{account_id}/certificates"
+	rule := func(a access.Action, object string) wire.Rule {
+		return wire.Rule{Type: "certs", Action: a, Object: object}
+	}
+	a := wire.New()
+	wire.Register(a, wire.Operation{
+		Method: "GET", Path: certificates, ID: "list-certificates", Rule: rule(access.Read, ""),
+		Summary: "List certificates", Description: "Newest first, metadata only.",
+	}, h.list)
+	wire.Register(a, wire.Operation{
+		Method: "POST", Path: certificates, ID: "create-certificate", Rule: rule(access.Write, ""), Status: 201,
+		Summary: "Create a certificate", Description: "With acme_account_id it is issued at once; with acct_id by a POST to its issues. Progress: GET with ?wait=20.",
+	}, h.create)
+	wire.Register(a, wire.Operation{
+		Method: "GET", Path: one, ID: "get-certificate", Rule: rule(access.Read, "certificate_id"),
+		Summary: "Get a certificate", Description: "With wait, the answer comes when an open issue has got on, or after that many seconds.",
+	}, h.get)
+	wire.Register(a, wire.Operation{
+		Method: "PUT", Path: one, ID: "update-certificate", Rule: rule(access.Write, "certificate_id"),
+		Summary: "Change a certificate", Description: "What is absent stays. With action verify_domain nothing changes: each name's _acme-challenge must lead somewhere by CNAME; 204 if it does.",
+	}, h.update)
+	wire.Register(a, wire.Operation{
+		Method: "DELETE", Path: one, ID: "delete-certificate", Rule: rule(access.Write, "certificate_id"), Status: 204,
+		Summary: "Delete a certificate", Description: "With its key and history. It is not revoked by that.",
+	}, h.delete)
+	wire.Register(a, wire.Operation{
+		Method: "GET", Path: one + "/issues", ID: "list-issues", Rule: rule(access.Read, "certificate_id"),
+		Summary: "List a certificate's issues", Description: "Newest first.",
+	}, h.issues)
+	wire.Register(a, wire.Operation{
+		Method: "GET", Path: one + "/histories", ID: "list-issue-histories", Rule: rule(access.Read, "certificate_id"),
+		Summary: "List a certificate's issues", Description: "The same as issues.",
+	}, h.issues)
+	wire.Register(a, wire.Operation{
+		Method: "POST", Path: one + "/issues", ID: "issue-certificate", Rule: rule(access.Write, "certificate_id"), Status: 204,
+		Summary: "Issue or renew a certificate", Description: "With a new key. The work goes on in the background; what is in place stays until it is done.",
+	}, h.issue)
+	wire.Register(a, wire.Operation{
+		Method: "GET", Path: one + "/export", ID: "export-certificate", Rule: rule(access.Read, "certificate_id"),
+		Summary: "Export a certificate with its private key", Description: "As JSON, or with format=zip as an archive (PEM, DER, PKCS#12), for which Accept must be application/zip.",
+	}, h.export)
+	wire.Register(a, wire.Operation{
+		Method: "POST", Path: one + "/revoke", ID: "revoke-certificate", Rule: rule(access.Write, "certificate_id"),
+		Summary: "Revoke a certificate", Description: "At its CA, for a reason of RFC 5280.",
+	}, h.revoke)
+	wire.Register(a, wire.Operation{
+		Method: "GET", Path: ofAccount, ID: "list-account-certificates", Rule: rule(access.Read, ""),
+		Summary: "List an account's certificates", Description: "Newest first, metadata only.",
+	}, h.listOfAccount)
+	wire.Register(a, wire.Operation{
+		Method: "POST", Path: ofAccount, ID: "create-account-certificate", Rule: rule(access.Write, ""), Status: 201,
+		Summary: "Create a certificate at an account",
+	}, h.createAtAccount)
+	return a
+}
+
+// Path is the path parameters of one certificate.
+type Path struct {
+	User int64 `path:"user_id" minimum:"1" maximum:"9007199254740991"`
+	ID   int64 `path:"certificate_id" minimum:"1" maximum:"9007199254740991"`
+}
+
+// ListRequest is a list's request.
+type ListRequest struct {
+	User int64 `path:"user_id" minimum:"1" maximum:"9007199254740991"`
+	wire.Paging
+	Detail string `query:"detail" doc:"Ignored in lists."`
+}
+
+type listResponse struct{ Body wire.List[Certificate] }
+
+func (h *handler) list(ctx context.Context, in *ListRequest) (*listResponse, error) {
+	page, total, err := h.store.Certificates(ctx, in.User, in.Offset, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return h.page(page, total, in.Paging), nil
+}
+
+func (h *handler) page(page []certificate.Certificate, total int, p wire.Paging) *listResponse {
+	all := make([]Certificate, len(page))
+	for i, c := range page {
+		all[i] = show(c, h.now())
+	}
+	return &listResponse{wire.List[Certificate]{Data: all, Meta: wire.Meta{Total: total, Offset: p.Offset, Limit: p.Limit}}}
+}
+
+type listOfAccountRequest struct {
+	ListRequest
+	Account int64 `path:"account_id" minimum:"1" maximum:"9007199254740991"`
+}
+
+func (h *handler) listOfAccount(ctx context.Context, in *listOfAccountRequest) (*listResponse, error) {
+	if _, err := h.account(ctx, in.User, in.Account); err != nil {
+		return nil, err
+	}
+	page, total, err := h.store.AccountCertificates(ctx, in.User, in.Account, in.Offset, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return h.page(page, total, in.Paging), nil
+}
+
+type getRequest struct {
+	Path
+	Detail string `query:"detail" enum:"most,least" default:"least" doc:"most adds cert and csr."`
+	Wait   int    `query:"wait" minimum:"0" maximum:"20" default:"0" doc:"Seconds."`
+}
+
+type response struct {
+	Status int
+	ETag   string `header:"ETag" doc:"Changes with the certificate."`
+	Body   *wire.Data[Certificate]
+}
+
+// get reads a certificate, once a second for as long as the caller waits for an open issue.
+func (h *handler) get(ctx context.Context, in *getRequest) (*response, error) {
+	until := h.now().Add(time.Duration(in.Wait) * time.Second)
+	var first *Certificate
+	for {
+		c, shown, err := h.read(ctx, in.User, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		if first == nil {
+			first = &shown
+		}
+		if c.Issuing > 0 && shown.state() == first.state() && h.now().Before(until) && h.rest(ctx) {
+			continue
+		}
+		if in.Detail == "most" {
+			if err := h.detail(ctx, c, &shown); err != nil {
+				return nil, err
+			}
+		}
+		return answer(c, shown), nil
+	}
+}
+
+func answer(c certificate.Certificate, shown Certificate) *response {
+	return &response{Status: 200, ETag: `"` + strconv.FormatInt(c.Revision, 10) + `"`, Body: &wire.Data[Certificate]{Data: shown}}
+}
+
+// rest waits a second; false when the caller is gone.
+func (h *handler) rest(ctx context.Context) bool {
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// read reads a certificate and, while an issue is open, how far that is.
+func (h *handler) read(ctx context.Context, user, id int64) (certificate.Certificate, Certificate, error) {
+	c, err := h.store.Certificate(ctx, user, id)
+	if err != nil {
+		return c, Certificate{}, missing(err, id)
+	}
+	shown := show(c, h.now())
+	if c.Issuing == 0 {
+		return c, shown, nil
+	}
+	o, err := h.store.Order(ctx, id)
+	if err == nil {
+		shown.Progress = progress(o)
+	} else if !errors.Is(err, store.ErrNotFound) { // closed between the two reads
+		return c, shown, err
+	}
+	return c, shown, nil
+}
+
+// detail adds the heavy fields.
+func (h *handler) detail(ctx context.Context, c certificate.Certificate, shown *Certificate) error {
+	shown.CSR = pemOf("CERTIFICATE REQUEST", c.CSR)
+	if c.Current.Issue == 0 {
+		return nil
+	}
+	m, err := h.store.Material(ctx, c.ID, c.Current.Issue)
+	if errors.Is(err, store.ErrNotFound) { // replaced between the two reads
+		return problem.Conflict.New("The certificate was renewed at this moment. Read it again.")
+	}
+	shown.Cert = string(m.Chain)
+	return err
+}
+
+func (h *handler) delete(ctx context.Context, in *Path) (*struct{}, error) {
+	c, err := h.store.DeleteCertificate(ctx, in.User, in.ID)
+	if err != nil {
+		return nil, missing(err, in.ID)
+	}
+	h.audit(ctx, "deleted", c)
+	return nil, nil
+}
+
+func missing(err error, id int64) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return problem.NotFound.New("There is no certificate %d.", id)
+	}
+	return err
+}
+
+// audit writes the line that each change of a certificate leaves.
+func (h *handler) audit(ctx context.Context, change string, c certificate.Certificate, more ...slog.Attr) {
+	caller, _ := access.FromContext(ctx)
+	h.log.LogAttrs(ctx, slog.LevelInfo, "certificate "+change, append([]slog.Attr{
+		slog.Int64("user", c.User), slog.Int64("id", c.ID), slog.String("principal", caller.Principal()),
+	}, more...)...)
+}

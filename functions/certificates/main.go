@@ -1,0 +1,53 @@
+// Command certificates is a user's certificates: what is asked for, what was issued, export and revocation.
+//
+// Issuing itself is the issuer's: here an issue is opened in the table, and the issuer is sent word.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/egress"
+	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/work"
+)
+
+func main() {
+	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
+	s, err := store.Open(env[0], env[1])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	keys, err := kmskey.Open(env[2])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	queue, err := work.Open(env[3])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	h := &handler{
+		store: s, keys: keys, queue: queue, ca: acme.NewClients(guard.Client(10 * time.Second)), resolver: resolver(os.Getenv("DNS_RESOLVERS")),
+		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
+	}
+	gateway.Serve(h.routes())
+}
+
+// resolver asks the first of the operator's DNS servers, or the system's.
+func resolver(servers string) *net.Resolver {
+	list := strings.Fields(strings.ReplaceAll(servers, ",", " "))
+	if len(list) == 0 {
+		return net.DefaultResolver
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, list[0])
+	}}
+}

@@ -1,0 +1,30 @@
+// Command dnsproviders is a user's DNS providers. Their credentials are taken and never shown.
+package main
+
+import (
+	"log/slog"
+	"os"
+	"time"
+
+	"cjj365.cc/bb/shared/egress"
+	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/store"
+)
+
+func main() {
+	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY")
+	s, err := store.Open(env[0], env[1])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	keys, err := kmskey.Open(env[2])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	h := &handler{
+		store: s, keys: keys, guard: egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"},
+		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
+	}
+	gateway.Serve(h.routes())
+}

@@ -1,0 +1,392 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"strings"
+	"time"
+
+	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/acmeaccount"
+	"cjj365.cc/bb/shared/acmekey"
+	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/dnssolver"
+	"cjj365.cc/bb/shared/egress"
+	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/pki"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/work"
+)
+
+// issuer works on open issues.
+type issuer struct {
+	store *store.Store
+	keys  *kmskey.Key
+	queue *work.Queue
+	ca    *acme.Clients
+	guard egress.Guard
+	now   func() time.Time
+	log   *slog.Logger
+}
+
+// issue is one open issue while a worker has it.
+type issue struct {
+	*issuer
+	certificate certificate.Certificate
+	account     acmeaccount.Account
+	order       certificate.Order
+	ca          *acme.Client
+	by          acme.Account
+	key         pki.Key // of the certificate; zero until it is made or opened
+	dns         *dnssolver.Solver
+	atCA        acme.Order
+}
+
+// wait is what a step returns for "not yet": look again then, which is no failure.
+type wait struct {
+	time.Duration
+	why certificate.Failure // zero if there is nothing to say
+}
+
+func (w *wait) Error() string { return "not yet: " + w.why.What }
+
+// refusal is a failure with its place.
+type refusal struct {
+	certificate.Failure
+	cause error
+}
+
+func (r *refusal) Error() string { return r.What }
+func (r *refusal) Unwrap() error { return r.cause }
+
+// reserve is how long before the end of an invocation an order is put down, so that there is time to store it.
+const reserve = 20 * time.Second
+
+// work goes on with a certificate's open issue as far as it gets. It returns an error only for what is wrong
+// with us: the message comes again then. A refusal by a CA or a DNS provider is an outcome.
+func (i *issuer) work(ctx context.Context, job work.Order) error {
+	o, err := i.store.LeaseOrder(ctx, job.Certificate, rand.Text(), i.now())
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict):
+		return nil // done, or another's, or not before its time: what is left of it is found again when it is due
+	case err != nil:
+		return err
+	}
+	s := &issue{issuer: i, order: o}
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-reserve))
+		defer cancel()
+	}
+	err = s.run(ctx)
+	if err == nil {
+		return nil
+	}
+	return s.put(context.WithoutCancel(ctx), err)
+}
+
+// run takes the steps. The CA's word for where the order stands decides which comes next.
+func (s *issue) run(ctx context.Context) error {
+	if s.order.Tries > certificate.MaxTries {
+		last := s.order.Last
+		last.Permanent = true
+		if last.What == "" {
+			last.What, last.Kind = "The issue was tried too often without getting on.", "tries"
+		}
+		// For the records that are to be removed. That it cannot be read is no reason to go on for ever.
+		s.certificate, _ = s.store.Certificate(ctx, s.order.User, s.order.Certificate)
+		return &refusal{Failure: last}
+	}
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	if err := s.register(ctx); err != nil {
+		return s.at(certificate.AtAccount, err)
+	}
+	err := s.open(ctx)
+	if acme.Is(err, "accountDoesNotExist") { // the CA has forgotten the account, and with it its orders
+		s.by.URL, s.order.Asked, s.order.URL = "", false, ""
+		if err := s.register(ctx); err != nil {
+			return s.at(certificate.AtAccount, err)
+		}
+		err = s.open(ctx)
+	}
+	if err != nil {
+		return s.at(certificate.AtOrder, err)
+	}
+	for {
+		var err error
+		switch s.atCA.Status {
+		case acme.Pending:
+			err = s.authorize(ctx)
+		case acme.Ready:
+			err = s.finalize(ctx)
+		case acme.Processing:
+			err = s.look(ctx, s.atCA.RetryAfter)
+		case acme.Valid:
+			return s.download(ctx)
+		default:
+			return s.invalid(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *issue) load(ctx context.Context) error {
+	var err error
+	if s.certificate, err = s.store.Certificate(ctx, s.order.User, s.order.Certificate); err != nil {
+		return fmt.Errorf("certificate %d: %w", s.order.Certificate, err)
+	}
+	if s.account, err = s.store.ACMEAccount(ctx, s.order.User, s.certificate.Account); err != nil {
+		return fmt.Errorf("ACME account %d: %w", s.certificate.Account, err)
+	}
+	s.ca = s.issuer.ca.At(s.account.Directory)
+	s.by, err = acmekey.Open(ctx, s.keys, s.account)
+	return err
+}
+
+func (s *issue) register(ctx context.Context) error {
+	if s.by.URL != "" {
+		return nil
+	}
+	url, err := acmekey.Register(ctx, s.keys, s.ca, s.account, s.by)
+	why := ""
+	if err != nil && acmekey.Refused(err) {
+		why = err.Error()
+	}
+	if err == nil || why != "" {
+		if err := s.store.RegisterACMEAccount(ctx, s.account.User, s.account.ID, s.account.URL, url, why, s.now()); err != nil {
+			return fmt.Errorf("ACME account %d: %w", s.account.ID, err)
+		}
+	}
+	s.by.URL = url
+	if acme.Is(err, "unauthorized") { // of a name it may pass, of an account's binding it does not
+		return &refusal{certificate.Failure{Step: certificate.AtAccount, Kind: "unauthorized", What: why, Permanent: true}, err}
+	}
+	return err
+}
+
+// open makes the key and opens the order, each stored before it is used, or reads the order that there is.
+func (s *issue) open(ctx context.Context) error {
+	if s.order.URL != "" {
+		return s.look(ctx, 0)
+	}
+	lost := s.order.Asked
+	if !lost {
+		if err := s.makeKey(ctx); err != nil {
+			return err
+		}
+		s.order.Asked, s.order.Step = true, certificate.AtOrder
+		if err := s.save(ctx); err != nil {
+			return err
+		}
+	}
+	var err error
+	found := false
+	if lost {
+		if s.atCA, found, err = s.ca.LostOrder(ctx, s.by, s.certificate.Names); err != nil {
+			return err
+		}
+	}
+	if !found {
+		s.atCA, err = s.ca.NewOrder(ctx, s.by, acme.Wish{Names: s.certificate.Names, Profile: s.certificate.Profile, Replaces: s.order.Replaces})
+		if err != nil {
+			return err
+		}
+	}
+	s.order.URL, s.order.Step = s.atCA.URL, certificate.AtPresent
+	return s.progress(ctx)
+}
+
+// makeKey makes the key of this issue, unless the caller keeps one.
+func (s *issue) makeKey(ctx context.Context) (err error) {
+	if len(s.certificate.CSR) > 0 {
+		return nil
+	}
+	if s.key, err = pki.NewKey(pki.KeyType(s.certificate.KeyType)); err != nil {
+		return err
+	}
+	der := s.key.DER()
+	defer clear(der)
+	s.order.Key, err = s.keys.Seal(ctx, kmskey.Certificate(s.order.User, s.order.Certificate), der)
+	return err
+}
+
+// openKey opens the key that an earlier worker made.
+func (s *issue) openKey(ctx context.Context) error {
+	if s.key.Exists() {
+		return nil
+	}
+	der, err := s.keys.Open(ctx, kmskey.Certificate(s.order.User, s.order.Certificate), s.order.Key)
+	if err != nil {
+		return err
+	}
+	defer clear(der)
+	s.key, err = pki.ParseKey(der)
+	return err
+}
+
+// request is the certification request, the caller's or one by the issue's key, and its public key.
+func (s *issue) request(ctx context.Context) ([]byte, crypto.PublicKey, error) {
+	if len(s.certificate.CSR) > 0 {
+		r, err := pki.Public.ParseRequestDER(s.certificate.CSR)
+		return r.DER, r.Public, err
+	}
+	if err := s.openKey(ctx); err != nil {
+		return nil, nil, err
+	}
+	// A public CA certifies names and nothing else of a subject.
+	der, err := pki.NewRequest(s.key.Signer(), s.certificate.Names, pki.Subject{}, false)
+	return der, s.key.Public(), err
+}
+
+// look reads the order after a while.
+func (s *issue) look(ctx context.Context, after time.Duration) (err error) {
+	if after > 0 || s.atCA.URL != "" {
+		if err := s.rest(ctx, after, 0); err != nil {
+			return err
+		}
+	}
+	s.atCA, err = s.ca.Order(ctx, s.by, s.order.URL)
+	return err
+}
+
+// patience is the longest that a worker sleeps; what takes longer is put down and taken up again.
+const patience = 60 * time.Second
+
+// rest waits as the CA asks, or a moment that grows with each look in vain.
+func (s *issue) rest(ctx context.Context, asked time.Duration, look int) error {
+	if asked == 0 {
+		asked = min(5*time.Second, 100*time.Millisecond<<min(look, 8))
+	}
+	if deadline, ok := ctx.Deadline(); asked > patience || ok && time.Until(deadline) < asked+5*time.Second {
+		return &wait{Duration: asked}
+	}
+	timer := time.NewTimer(asked)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// save stores the order under this worker's lease, which begins anew.
+func (s *issue) save(ctx context.Context) error {
+	s.order.LeaseEnds = s.now().Add(certificate.LeaseFor)
+	if err := s.store.SaveOrder(ctx, s.order); err != nil {
+		return fmt.Errorf("save order: %w", err)
+	}
+	return nil
+}
+
+// progress is save after the order got on: there is one at the CA. What comes after that may be repeated any
+// number of times, so that only the end is progress.
+func (s *issue) progress(ctx context.Context) error {
+	s.order.Tries, s.order.Last = 1, certificate.Failure{}
+	return s.save(ctx)
+}
+
+// at says at which step an error came.
+func (s *issue) at(step certificate.Step, err error) error {
+	var w *wait
+	var r *refusal
+	if errors.As(err, &w) || errors.As(err, &r) {
+		return err
+	}
+	s.order.Step = step
+	return err
+}
+
+// put ends a worker's turn: the order waits for its next try, or is closed because it failed for good. What is
+// wrong with us is returned, after the order has been released.
+func (s *issue) put(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, reserve-5*time.Second)
+	defer cancel()
+	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
+		// Another worker's, who needs the records; or deleted, and then nobody does.
+		if _, err := s.store.Order(ctx, s.order.Certificate); errors.Is(err, store.ErrNotFound) {
+			s.forget(ctx)
+		}
+		return nil
+	}
+	var w *wait
+	f, known := s.failure(err)
+	switch {
+	case errors.As(err, &w):
+		s.order.Tries-- // waiting is no failure
+		return s.later(ctx, w.Duration)
+	case f.Permanent:
+		return s.fail(ctx, f)
+	}
+	s.order.Last = f
+	after := max(certificate.Backoff(s.order.Tries, mathrand.Float64()), acme.Wait(err))
+	if stored := s.later(ctx, after); stored != nil {
+		return stored
+	}
+	if !known {
+		return err
+	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "order waits", s.attributes(slog.String("error", f.What), slog.Duration("for", after))...)
+	return nil
+}
+
+// later releases the order until after, and sends word for then. If the word is lost, the schedule finds the
+// order by its time.
+func (s *issue) later(ctx context.Context, after time.Duration) error {
+	s.order.NextAt = s.now().Add(after)
+	if err := s.store.ReleaseOrder(ctx, s.order); err != nil {
+		if errors.Is(err, store.ErrConflict) {
+			return nil
+		}
+		return err
+	}
+	if err := s.queue.Send(ctx, work.Order{User: s.order.User, Certificate: s.order.Certificate}, after); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "left to the schedule", s.attributes(slog.String("error", err.Error()))...)
+	}
+	return nil
+}
+
+// failure is what people are told of an error, and whether it is one of theirs, the CA's or the DNS provider's.
+func (s *issue) failure(err error) (certificate.Failure, bool) {
+	f := certificate.Failure{At: s.now(), Step: s.order.Step}
+	var r *refusal
+	var p *acme.Problem
+	var d *dnssolver.Error
+	switch {
+	case errors.As(err, &r):
+		f = r.Failure
+		f.At = s.now()
+		if f.Step == "" {
+			f.Step = s.order.Step
+		}
+	case errors.As(err, &p):
+		f.Kind, f.What, f.Name, f.Permanent = p.Kind(), p.Error(), p.Name(), acme.Permanent(err)
+	case errors.As(err, &d):
+		f.Kind, f.What, f.Permanent = "dns-provider", d.Error(), d.Permanent
+	default:
+		f.Kind, f.What = "internal", "Something here failed; it is tried again."
+		return f, false
+	}
+	return f, true
+}
+
+func (s *issue) attributes(more ...slog.Attr) []slog.Attr {
+	return append([]slog.Attr{
+		slog.Int64("user", s.order.User), slog.Int64("certificate", s.order.Certificate), slog.Int64("issue", s.order.Issue),
+		slog.String("step", string(s.order.Step)), slog.Int("tries", s.order.Tries),
+	}, more...)
+}
+
+// name is how an authorization is called: the name validated, without a wildcard's asterisk.
+func name(z acme.Authorization) string {
+	return strings.ToLower(strings.TrimPrefix(z.Identifier.Value, "*."))
+}

@@ -1,0 +1,68 @@
+// Command issuer runs open issues at ACME CAs, one for each message of its queue.
+//
+// What an issue needs is stored before it is used, and what is stored says how far it got: a worker that is
+// killed anywhere leaves an order that the next one goes on with, at the same URL, by the same key. A lease
+// keeps two workers from one order.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/dnssolver"
+	"cjj365.cc/bb/shared/egress"
+	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/work"
+)
+
+func main() {
+	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
+	s, err := store.Open(env[0], env[1])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	keys, err := kmskey.Open(env[2])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	queue, err := work.Open(env[3])
+	if err != nil {
+		gateway.Exit(err)
+	}
+	if resolvers := strings.Fields(strings.ReplaceAll(os.Getenv("DNS_RESOLVERS"), ",", " ")); len(resolvers) > 0 {
+		dnssolver.SetResolvers(resolvers)
+	}
+	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	i := &issuer{
+		store: s, keys: keys, queue: queue, guard: guard, ca: acme.NewClients(guard.Client(20 * time.Second)),
+		now: time.Now, log: slog.New(slog.NewJSONHandler(os.Stdout, nil)),
+	}
+	lambda.Start(i.receive)
+}
+
+// receive works on the orders of a batch. A message that cannot be read goes the way of those that fail: to
+// the dead letters.
+func (i *issuer) receive(ctx context.Context, batch events.SQSEvent) error {
+	for _, m := range batch.Records {
+		var job work.Order
+		if err := json.Unmarshal([]byte(m.Body), &job); err != nil || job.Certificate <= 0 {
+			return fmt.Errorf("message %s is none of ours", m.MessageId)
+		}
+		if err := i.work(ctx, job); err != nil {
+			i.log.LogAttrs(ctx, slog.LevelError, "order", slog.Int64("user", job.User), slog.Int64("certificate", job.Certificate), slog.String("error", err.Error()))
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+// Package awstest gives a test the parts of AWS that MiniStack stands for, one for all tests of a test binary:
+// a key in KMS, and a queue.
+package awstest
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"cjj365.cc/bb/local/ministack"
+	"cjj365.cc/bb/local/template"
+	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/work"
+)
+
+var (
+	start    sync.Once
+	server   *ministack.Server
+	key      string
+	startErr error
+)
+
+var queue = template.Queue{
+	LogicalID: "orders", Name: "orders", ARN: "arn:aws:sqs:us-east-1:123456789012:orders", URL: "https://sqs.us-east-1.amazonaws.com/123456789012/orders",
+	VisibilityTimeout: time.Minute, Retention: 96 * time.Hour,
+}
+
+// Main runs a package's tests and then ends MiniStack, whose folder would be left otherwise.
+func Main(m *testing.M) {
+	code := m.Run()
+	if server != nil {
+		server.Stop()
+	}
+	os.Exit(code)
+}
+
+func begin() (err error) {
+	ctx := context.Background()
+	if server, err = ministack.Start(ctx, ministack.Options{}); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ENDPOINT_URL_KMS": server.URL, "AWS_ENDPOINT_URL_SQS": server.URL,
+	} {
+		os.Setenv(name, value)
+	}
+	ids, err := server.CreateKeys(ctx, []template.Key{{LogicalID: "Secret", Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT"}})
+	if err != nil {
+		return err
+	}
+	key = ids["Secret"]
+	return server.CreateQueues(ctx, []template.Queue{queue})
+}
+
+func started(t testing.TB) {
+	t.Helper()
+	start.Do(func() { startErr = begin() })
+	if startErr != nil {
+		t.Fatal(startErr)
+	}
+}
+
+// Key gives the key. It sets the process's AWS environment, as storetest does.
+func Key(t testing.TB) *kmskey.Key {
+	t.Helper()
+	started(t)
+	k, err := kmskey.Open(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// Queue gives the queue of the issuer's work.
+func Queue(t testing.TB) *work.Queue {
+	t.Helper()
+	started(t)
+	q, err := work.Open(queue.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}

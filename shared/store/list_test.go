@@ -1,0 +1,320 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/storetest"
+)
+
+// naive is a list as anybody would keep it: newest last.
+type naive []int64
+
+func (n naive) page(offset, limit int) []int64 {
+	ids := []int64{}
+	for i := len(n) - 1 - offset; i >= 0 && len(ids) < limit; i-- {
+		ids = append(ids, n[i])
+	}
+	return ids
+}
+
+func ids(things []store.Thing) []int64 {
+	ids := []int64{}
+	for _, t := range things {
+		ids = append(ids, t.ID)
+	}
+	return ids
+}
+
+// samePage compares a page with the model's.
+func samePage(t *testing.T, s *store.Store, want naive, offset, limit int) {
+	t.Helper()
+	got, total, err := s.Things(t.Context(), 1, offset, limit)
+	if err != nil || total != len(want) || !slices.Equal(ids(got), want.page(offset, limit)) {
+		t.Fatalf("offset %d, limit %d\n got %v of %d, %v\nwant %v of %d", offset, limit, ids(got), total, err, want.page(offset, limit), len(want))
+	}
+}
+
+// sameList compares the list with the model by pages that together are all of it.
+func sameList(t *testing.T, s *store.Store, want naive) {
+	t.Helper()
+	for offset := 0; offset <= len(want); offset += 97 {
+		samePage(t, s, want, offset, 97)
+	}
+}
+
+// filled is a store with things of user 1 at the places to last, those that random deletions leave.
+func filled(t *testing.T, last int64, deleted float64, text string) (*store.Store, naive) {
+	t.Helper()
+	s := storetest.New(t).Store
+	random := rand.New(rand.NewPCG(1, uint64(last)))
+	var list naive
+	err := s.FillThings(t.Context(), 1, last, func(place int64) *store.Thing {
+		if random.Float64() < deleted {
+			return nil
+		}
+		list = append(list, place)
+		return &store.Thing{ID: place, Text: text}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, list
+}
+
+// Random creations, deletions and pages, at the border of two groups and of many blocks.
+func TestAListIsItsModel(t *testing.T) {
+	s, list := filled(t, store.GroupPlaces-40, 0.3, "")
+	random := rand.New(rand.NewPCG(2, 3))
+	byID := map[int64]store.Thing{}
+	for id := int64(1_000_000); id < 1_000_200; id++ {
+		switch {
+		case random.Float64() < 0.6:
+			thing, err := s.CreateThing(t.Context(), store.Thing{User: 1, ID: id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			byID[id], list = thing, append(list, id)
+		default:
+			// Most deletions are among the newest, so that whole blocks become empty.
+			i := max(0, len(list)-1-int(random.ExpFloat64()*20))
+			gone, created := byID[list[i]]
+			if !created {
+				gone = store.Thing{User: 1, ID: list[i], List: fmt.Sprintf("THING#%016d", list[i])}
+			}
+			if err := s.DeleteThing(t.Context(), gone); err != nil {
+				t.Fatal(err)
+			}
+			list = slices.Delete(list, i, i+1)
+		}
+		samePage(t, s, list, int(random.ExpFloat64()*60), 1+random.IntN(30))
+		samePage(t, s, list, random.IntN(len(list)+30), 1+random.IntN(100))
+	}
+	sameList(t, s, list)
+}
+
+func TestPagesOfManyGroups(t *testing.T) {
+	for _, deleted := range []float64{0, 0.1, 0.97} {
+		s, list := filled(t, 2*store.GroupPlaces+77, deleted, "")
+		random := rand.New(rand.NewPCG(4, 5))
+		for range 80 {
+			samePage(t, s, list, random.IntN(len(list)+5), []int{1, 20, 100, 200}[random.IntN(4)])
+		}
+		sameList(t, s, list)
+	}
+}
+
+func TestTheBoundsOfAPage(t *testing.T) {
+	s, list := filled(t, 100, 0.1, "")
+	for _, offset := range []int{0, 1, len(list) - 1, len(list), len(list) + 1, 1 << 53} {
+		for _, limit := range []int{0, 1, len(list), 1 << 53} {
+			samePage(t, s, list, offset, limit)
+		}
+	}
+	for _, c := range []struct{ offset, limit int }{{-1, 20}, {0, -1}} {
+		if got, total, err := s.Things(t.Context(), 1, c.offset, c.limit); err != nil || len(got) != 0 || total != len(list) {
+			t.Errorf("%+v: %d of %d, %v", c, len(got), total, err)
+		}
+	}
+	if got, total, err := s.Things(t.Context(), 2, 0, 20); err != nil || got == nil || len(got) != 0 || total != 0 {
+		t.Errorf("of a user who has nothing: %v of %d, %v", got, total, err)
+	}
+}
+
+func TestCreatorsAndDeletersAtOnce(t *testing.T) {
+	s := storetest.New(t).Store
+	var next atomic.Int64
+	var lock sync.Mutex
+	left := map[int64]store.Thing{}
+	var pages, writers sync.WaitGroup
+	done := make(chan struct{})
+	pages.Go(func() {
+		for offset := 0; ; offset = (offset + 7) % 60 {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			got, _, err := s.Things(t.Context(), 1, offset, 20)
+			newestFirst := slices.IsSortedFunc(got, func(a, b store.Thing) int { return strings.Compare(b.List, a.List) })
+			if err != nil || len(got) > 20 || !newestFirst {
+				t.Errorf("meanwhile, at offset %d: %v, %v", offset, ids(got), err)
+			}
+		}
+	})
+	for range 6 {
+		writers.Go(func() {
+			for range 20 {
+				thing, err := s.CreateThing(t.Context(), store.Thing{User: 1, ID: next.Add(1), Owner: 7})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				lock.Lock()
+				left[thing.ID] = thing
+				var gone store.Thing
+				for _, gone = range left { // any
+					break
+				}
+				if len(left)%2 == 0 {
+					delete(left, gone.ID)
+				} else {
+					gone = store.Thing{}
+				}
+				lock.Unlock()
+				if gone.ID == 0 {
+					continue
+				}
+				// Both of two deletions at once must not count.
+				won, errs := race(2, func(int) error { return s.DeleteThing(t.Context(), gone) })
+				if won != 1 || !slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, store.ErrConflict) }) {
+					t.Errorf("of two deletions %d won: %v", won, errors.Join(errs...))
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(done)
+	pages.Wait()
+	var byPlace []store.Thing
+	for _, thing := range left {
+		byPlace = append(byPlace, thing)
+	}
+	slices.SortFunc(byPlace, func(a, b store.Thing) int { return strings.Compare(a.List, b.List) })
+	sameList(t, s, ids(byPlace))
+}
+
+func TestACrashBeforeTheTransactionLeavesAGap(t *testing.T) {
+	s := storetest.New(t).Store
+	var list naive
+	for id := int64(1); id <= 60; id++ {
+		if id%3 == 0 {
+			if _, err := s.PrepareThing(t.Context(), store.Thing{User: 1, ID: id}); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		thing, err := s.CreateThing(t.Context(), store.Thing{User: 1, ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list = append(list, id); thing.Place() != id {
+			t.Errorf("thing %d has place %d", id, thing.Place())
+		}
+	}
+	// What a condition refuses is not counted either.
+	if _, err := s.CreateThing(t.Context(), store.Thing{User: 1, ID: 1}); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("created twice: %v", err)
+	}
+	sameList(t, s, list)
+	for offset := range len(list) {
+		samePage(t, s, list, offset, 20)
+	}
+}
+
+func TestASublistHoldsWhatBelongsToIt(t *testing.T) {
+	s := storetest.New(t).Store
+	want := map[int64]naive{}
+	var all naive
+	for id := int64(1); id <= 90; id++ {
+		thing, err := s.CreateThing(t.Context(), store.Thing{User: 1, ID: id, Owner: id % 4}) // 0 is none
+		if err == nil && id%7 == 0 {
+			err = s.DeleteThing(t.Context(), thing)
+		} else {
+			want[id%4], all = append(want[id%4], id), append(all, id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sameList(t, s, all)
+	for owner := int64(1); owner < 4; owner++ {
+		for offset := range len(want[owner]) + 1 {
+			got, total, err := s.ThingsOf(t.Context(), 1, owner, offset, 5)
+			if err != nil || total != len(want[owner]) || !slices.Equal(ids(got), want[owner].page(offset, 5)) {
+				t.Errorf("of %d at %d: %v of %d, %v", owner, offset, ids(got), total, err)
+			}
+		}
+	}
+}
+
+func TestOnlyAPlaceOfTheListIsCounted(t *testing.T) {
+	s := storetest.New(t).Store
+	for _, place := range []string{"", "THING#", "THING#x", "0000000000000001", "THINGS#0000000000000001", "THING#OWNER#0000000000000007"} {
+		if err := s.DeleteThing(t.Context(), store.Thing{User: 1, ID: 1, List: place}); err == nil || errors.Is(err, store.ErrConflict) {
+			t.Errorf("%q: %v", place, err)
+		}
+	}
+}
+
+func TestAPageLargerThanAnAnswerOfDynamoDB(t *testing.T) {
+	s, list := filled(t, 150, 0.1, strings.Repeat("x", 20_000))
+	s, meter := s.Metered()
+	samePage(t, s, list, 5, 110)
+	if meter.Calls.Load() < 4 {
+		t.Errorf("2.2 MB in %d calls", meter.Calls.Load())
+	}
+	samePage(t, s, list, len(list)-110, 110)
+}
+
+// The price of a page is the same everywhere in the list. BB_LIST_ROWS=100000 makes it as long as the goal
+// has it; the rows are as large as those of certificates.
+func TestAPageCostsTheSameAtAnyOffset(t *testing.T) {
+	rows := int64(10_000)
+	if n, err := strconv.ParseInt(os.Getenv("BB_LIST_ROWS"), 10, 64); err == nil {
+		rows = n
+	}
+	s, list := filled(t, rows, 0.1, strings.Repeat("x", 340))
+	s, meter := s.Metered()
+	random := rand.New(rand.NewPCG(6, 7))
+	const limit = 20
+	offsets := []int{0, 15, 16, 17, len(list) / 2, len(list) - limit - 16, len(list) - limit, len(list) - 1, len(list), 1 << 53}
+	for range 250 {
+		offsets = append(offsets, random.IntN(len(list)))
+	}
+	var most [4]int64
+	for _, offset := range offsets {
+		calls, reads, rule, items := meter.Calls.Load(), meter.Reads.Load(), meter.Rule.Load(), meter.Items.Load()
+		samePage(t, s, list, offset, limit)
+		calls, reads, rule, items = meter.Calls.Load()-calls, meter.Reads.Load()-reads, meter.Rule.Load()-rule, meter.Items.Load()-items
+		switch {
+		case calls > 3, reads > 7, rule > 7, items > limit+store.BlockPlaces-1:
+			t.Errorf("offset %d: %d calls, %d units (%d by the rule), %d items read", offset, calls, reads, rule, items)
+		case (offset == 0 || offset == len(list)-limit) && (calls > 2 || items > limit):
+			t.Errorf("offset %d, an end of the list: %d calls, %d items read", offset, calls, items)
+		case offset >= len(list) && calls > 1:
+			t.Errorf("offset %d, beyond the end: %d calls", offset, calls)
+		}
+		for i, n := range []int64{calls, reads, rule, items} {
+			most[i] = max(most[i], n)
+		}
+		if offset < 20 || offset == len(list)/2 || offset >= len(list)-limit-16 {
+			t.Logf("offset %d: %d calls, %d units (%d by the rule), %d items read", offset, calls, reads, rule, items)
+		}
+	}
+	t.Logf("of %d rows at most %d calls, %d units (%d by the rule), %d items read", len(list), most[0], most[1], most[2], most[3])
+
+	writes := meter.Writes.Load()
+	thing, err := s.CreateThing(t.Context(), store.Thing{User: 1, ID: rows + 1, Text: strings.Repeat("x", 340)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	created := meter.Writes.Load() - writes
+	if err := s.DeleteThing(t.Context(), thing); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("a creation: %d write units, a deletion: %d", created, meter.Writes.Load()-writes-created)
+	// The place; then the thing in table and index and the two counts, each twice as part of a transaction.
+	if created > 1+2*4 {
+		t.Errorf("a creation takes %d write units", created)
+	}
+}
