@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +16,7 @@ import (
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/apikey"
 	"cjj365.cc/bb/shared/awsenv"
-	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/functiontest"
 	"cjj365.cc/bb/shared/session"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/storetest"
@@ -27,22 +26,18 @@ import (
 
 // world is the function over tables of its own, with one user and a session of theirs.
 type world struct {
-	tables  storetest.Tables
-	handler http.Handler
-	now     time.Time
-	session access.Caller
-	token   token.Token
+	tables   storetest.Tables
+	function *functiontest.Function
+	now      time.Time
+	session  access.Caller
+	token    token.Token
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{tables: storetest.New(t), now: storetest.Now()}
 	h := &handler{store: w.tables.Store, log: slog.New(slog.DiscardHandler), now: func() time.Time { return w.now }}
-	wrapped, err := gateway.Wrap(h.routes(), "https://console.example", slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.handler = wrapped
+	w.function = functiontest.New(t, h.routes(), "https://console.example")
 	u, err := w.tables.Store.CreateUser(t.Context(), user.User{Email: "ann@example.org", State: user.Active, CreatedAt: w.now})
 	if err != nil {
 		t.Fatal(err)
@@ -51,48 +46,17 @@ func newWorld(t *testing.T) *world {
 	if err := w.tables.Store.CreateSession(t.Context(), u, s, nil); err != nil {
 		t.Fatal(err)
 	}
-	w.token = tok
+	w.token, w.function.Token = tok, tok
 	w.session = access.Caller{Kind: access.Session, User: u.ID, ID: s.ID, Name: u.Email, Permissions: access.Everything, ExpiresAt: s.ExpiresAt}
 	return w
 }
 
-// answer is a response, its envelope read.
-type answer struct {
-	Status int
-	Header http.Header
-	Body   string
-	Data   json.RawMessage
-	Meta   struct{ Total, Offset, Limit int }
-	Error  struct {
-		Code   int
-		What   string
-		Key    string
-		Params map[string]any
-	}
-}
+type answer = functiontest.Answer
 
 // send calls the function as caller; what it needs of a header goes in as "Name: value".
 func (w *world) send(t *testing.T, caller access.Caller, method, path, body string, headers ...string) answer {
 	t.Helper()
-	r := httptest.NewRequest(method, path, strings.NewReader(body))
-	r = r.WithContext(access.NewContext(r.Context(), caller))
-	r.Header.Set("Authorization", "Bearer "+w.token.Reveal())
-	if body != "" {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		r.Header.Set(name, value)
-	}
-	recorder := httptest.NewRecorder()
-	w.handler.ServeHTTP(recorder, r)
-	a := answer{Status: recorder.Code, Header: recorder.Header(), Body: recorder.Body.String()}
-	if recorder.Code != http.StatusNoContent {
-		if err := json.Unmarshal(recorder.Body.Bytes(), &a); err != nil {
-			t.Fatalf("%s %s: %d %q: %v", method, path, recorder.Code, recorder.Body, err)
-		}
-	}
-	return a
+	return w.function.Call(t, caller, method, path, body, headers...)
 }
 
 type key struct {

@@ -16,12 +16,10 @@ import (
 	"cjj365.cc/bb/shared/awstest"
 	"cjj365.cc/bb/shared/courier"
 	"cjj365.cc/bb/shared/egress"
-	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/functiontest"
 	"cjj365.cc/bb/shared/kmskey"
-	"cjj365.cc/bb/shared/session"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/storetest"
-	"cjj365.cc/bb/shared/token"
 	"cjj365.cc/bb/shared/user"
 	"cjj365.cc/bb/shared/webhook"
 )
@@ -31,9 +29,8 @@ func TestMain(m *testing.M) { awstest.Main(m) }
 // world is the function over tables of its own, with one user and a receiver that answers status.
 type world struct {
 	store    *store.Store
-	handler  http.Handler
+	function *functiontest.Function
 	session  access.Caller
-	token    token.Token
 	now      time.Time
 	receiver string
 	status   atomic.Int64
@@ -50,17 +47,12 @@ func newWorld(t *testing.T, guard egress.Guard) *world {
 		store: w.store, keys: keys, guard: guard, log: slog.New(slog.DiscardHandler), now: now,
 		courier: &courier.Courier{Store: w.store, Keys: keys, Client: webhook.Client(guard), Now: now},
 	}
-	var err error
-	if w.handler, err = gateway.Wrap(h.routes(), "", slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
-	}
+	w.function = functiontest.New(t, h.routes(), "")
 	u, err := w.store.CreateUser(t.Context(), user.User{Email: "ann@example.org", State: user.Active, CreatedAt: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, tok := session.New(u.ID, 5, u.Email, w.now)
-	w.token = tok
-	w.session = access.Caller{Kind: access.Session, User: u.ID, ID: s.ID, Name: u.Email, Permissions: access.Everything, ExpiresAt: s.ExpiresAt}
+	w.session = functiontest.Session(u.ID, w.now)
 	w.status.Store(204)
 	server := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {
 		w.got.Add(1)
@@ -76,27 +68,11 @@ func newWorld(t *testing.T, guard egress.Guard) *world {
 // send calls the function and reads data of its answer into out.
 func (w *world) send(t *testing.T, caller access.Caller, method, path, body string, status int, out any, headers ...string) string {
 	t.Helper()
-	r := httptest.NewRequest(method, "/apiv1/users/1/webhooks"+path, strings.NewReader(body))
-	r = r.WithContext(access.NewContext(r.Context(), caller))
-	r.Header.Set("Authorization", "Bearer "+w.token.Reveal())
-	if body != "" {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		r.Header.Set(name, value)
-	}
-	recorder := httptest.NewRecorder()
-	w.handler.ServeHTTP(recorder, r)
-	if recorder.Code != status {
-		t.Fatalf("%s %s %s: %d %s, want %d", method, path, body, recorder.Code, recorder.Body, status)
-	}
+	a := w.function.Want(t, status, caller, method, "/apiv1/users/1/webhooks"+path, body, headers...)
 	if out != nil {
-		if err := json.Unmarshal(recorder.Body.Bytes(), &struct{ Data any }{out}); err != nil {
-			t.Fatalf("%s: %v", recorder.Body, err)
-		}
+		a.Into(t, out)
 	}
-	return recorder.Body.String()
+	return a.Body
 }
 
 type hook struct {
