@@ -132,6 +132,12 @@ func (h *handler) issue(ctx context.Context, in *issueRequest) (*struct{}, error
 		return nil, errIssuing
 	}
 	now := h.now()
+	if c.Failure.Limited(now) {
+		// Asking all the same would be counted, and put the end of the limit off.
+		limited := problem.RateLimited.New("The CA wants no other try before %s: %s", c.Failure.RetryAt.UTC().Format(time.RFC3339), c.Failure.What)
+		limited.RetryAfter = c.Failure.RetryAt.Sub(now)
+		return nil, limited.With("retry_after", problem.Seconds(limited.RetryAfter))
+	}
 	open, err := h.newOrder(ctx, c, now)
 	if err != nil {
 		return nil, err

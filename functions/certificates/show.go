@@ -68,7 +68,8 @@ type IssueFailure struct {
 	What      string `json:"what"`
 	Name      string `json:"name" doc:"The failing name; empty if it is about all."`
 	Record    string `json:"record" doc:"The TXT record that it is about; empty for none."`
-	Permanent bool   `json:"permanent" doc:"Trying again is of no use before something is changed."`
+	Permanent bool   `json:"permanent" doc:"Trying again is of no use before something is changed, or before retry_at."`
+	RetryAt   int64  `json:"retry_at" doc:"Before which the CA wants no other try; 0 if it does not say."`
 }
 
 func show(c certificate.Certificate, now time.Time) Certificate {
@@ -101,7 +102,7 @@ func showFailure(f certificate.Failure) *IssueFailure {
 	if f.At.IsZero() {
 		return nil
 	}
-	return &IssueFailure{f.At.Unix(), string(f.Step), f.Kind, f.What, f.Name, f.Record, f.Permanent}
+	return &IssueFailure{f.At.Unix(), string(f.Step), f.Kind, f.What, f.Name, f.Record, f.Permanent, seconds(f.RetryAt)}
 }
 
 func seconds(t time.Time) int64 {

@@ -81,7 +81,7 @@ func refused(z acme.Authorization) error {
 			}
 		}
 	}
-	return &refusal{Failure: f}
+	return &refusal{Failure: f, over: true}
 }
 
 // present sets the records. They are noted before, so that whoever takes over knows what to remove.
@@ -150,7 +150,7 @@ func (s *issue) about(p proof, err error) error {
 	}
 	f.Name = p.authorization.Name()
 	f.Record, _ = dnssolver.Record(p.record.Name, p.record.KeyAuth)
-	return &refusal{f, err}
+	return &refusal{Failure: f, cause: err}
 }
 
 // propagate waits until the records can be seen.

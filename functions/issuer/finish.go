@@ -39,7 +39,7 @@ func (s *issue) finalize(ctx context.Context) error {
 // invalid ends an order that the CA has given up, with the CA's reason.
 func (s *issue) invalid(ctx context.Context) error {
 	if p := s.atCA.Problem; p != nil {
-		return &refusal{Failure: certificate.Failure{Step: s.order.Step, Kind: p.Kind(), What: p.Error(), Name: p.Name(), Permanent: true}}
+		return &refusal{Failure: certificate.Failure{Step: s.order.Step, Kind: p.Kind(), What: p.Error(), Name: p.Name(), Permanent: acme.Permanent(p)}, over: true}
 	}
 	for _, at := range s.atCA.Authorizations {
 		z, err := s.ca.Authorization(ctx, s.by, at)
@@ -70,9 +70,9 @@ func (s *issue) download(ctx context.Context) error {
 		err = chain.Check(public, s.certificate.Names, s.now())
 	}
 	if err != nil {
-		return &refusal{certificate.Failure{
+		return &refusal{Failure: certificate.Failure{
 			Step: certificate.AtDownload, Kind: "bad-chain", What: "What the CA sent is not the certificate that was ordered: " + err.Error(), Permanent: true,
-		}, err}
+		}, cause: err}
 	}
 	s.forget(ctx) // of a worker that was killed after it had finalized
 	return s.succeed(ctx, chain)
@@ -114,7 +114,7 @@ func (s *issue) fail(ctx context.Context, f certificate.Failure) error {
 	_, err := s.close(ctx, outcome, nil, func(c *certificate.Certificate) {
 		c.Failure = f
 		c.Tries++
-		if c.AutoRenew && c.Current.Issue > 0 {
+		if c.AutoRenew {
 			c.RenewAt = c.RetryAt(s.now(), mathrand.Float64())
 		}
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -19,6 +20,7 @@ import (
 	"cjj365.cc/bb/shared/egress"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/pki"
+	"cjj365.cc/bb/shared/sealed"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/work"
 )
@@ -59,6 +61,7 @@ func (w *wait) Error() string { return "not yet: " + w.why.What }
 type refusal struct {
 	certificate.Failure
 	cause error
+	over  bool // the CA has given the order up; another try needs another order
 }
 
 func (r *refusal) Error() string { return r.What }
@@ -168,7 +171,7 @@ func (s *issue) register(ctx context.Context) error {
 	}
 	s.by.URL = url
 	if acme.Is(err, "unauthorized") { // of a name it may pass, of an account's binding it does not
-		return &refusal{certificate.Failure{Step: certificate.AtAccount, Kind: "unauthorized", What: why, Permanent: true}, err}
+		return &refusal{Failure: certificate.Failure{Step: certificate.AtAccount, Kind: "unauthorized", What: why, Permanent: true}, cause: err}
 	}
 	return err
 }
@@ -224,6 +227,7 @@ func (s *issue) openKey(ctx context.Context) error {
 	if s.key.Exists() {
 		return nil
 	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "certificate key read", s.attributes(slog.String("principal", "issuer"))...)
 	der, err := s.keys.Open(ctx, kmskey.Certificate(s.order.User, s.order.Certificate), s.order.Key)
 	if err != nil {
 		return err
@@ -329,6 +333,13 @@ func (s *issue) put(ctx context.Context, err error) error {
 	}
 	s.order.Last = f
 	after := max(certificate.Backoff(s.order.Tries, mathrand.Float64()), acme.Wait(err))
+	var r *refusal
+	if errors.As(err, &r) && r.over {
+		if s.order.Orders+1 >= certificate.MaxOrders {
+			return s.fail(ctx, f)
+		}
+		after = s.again(ctx)
+	}
 	if stored := s.later(ctx, after); stored != nil {
 		return stored
 	}
@@ -337,6 +348,15 @@ func (s *issue) put(ctx context.Context, err error) error {
 	}
 	s.log.LogAttrs(ctx, slog.LevelWarn, "order waits", s.attributes(slog.String("error", f.What), slog.Duration("for", after))...)
 	return nil
+}
+
+// again has the next try open another order, in place of one that the CA has given up. It returns how long
+// to wait before. A crash before it is stored leaves the order as it was, whose end is then seen once more.
+func (s *issue) again(ctx context.Context) time.Duration {
+	s.forget(ctx)
+	s.order.Orders++
+	s.order.Asked, s.order.URL, s.order.Key, s.order.Step, s.order.Tries = false, "", sealed.Secret{}, certificate.AtOrder, 0
+	return certificate.Backoff(2+2*s.order.Orders, mathrand.Float64())
 }
 
 // later releases the order until after, and sends word for then. If the word is lost, the schedule finds the
@@ -370,6 +390,9 @@ func (s *issue) failure(err error) (certificate.Failure, bool) {
 		}
 	case errors.As(err, &p):
 		f.Kind, f.What, f.Name, f.Permanent = p.Kind(), p.Error(), p.Name(), acme.Permanent(err)
+		if acme.Is(p, "rateLimited") {
+			f.RetryAt = f.At.Add(cmp.Or(p.RetryAfter, time.Hour))
+		}
 	case errors.As(err, &d):
 		f.Kind, f.What, f.Permanent = "dns-provider", d.Error(), d.Permanent
 	default:

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cjj365.cc/bb/local/pebble"
+	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/store"
@@ -191,6 +192,134 @@ func TestADNSProviderThatIsDownForAWhile(t *testing.T) {
 	r.checkIssued(c, 1)
 	if issues := must(r.tables.Store.Issues(t.Context(), c.ID)); issues[0].Order != o.URL || r.answered(newOrder) != 1 {
 		t.Errorf("issued by %s, waited at %s", issues[0].Order, o.URL)
+	}
+}
+
+// What the CA refuses for good ends the issue at once; what may pass is tried again, and not before the CA
+// wants it. A rate limit that lasts is the first, with the time from which on it is of use again.
+func TestTheCAsRefusals(t *testing.T) {
+	t.Parallel()
+	const urn = "urn:ietf:params:acme:error:"
+	for _, test := range []struct {
+		kind       string
+		status     int
+		retryAfter time.Duration
+		wait       time.Duration // the least before the next try; 0 for none: it ends
+		retryAt    time.Duration // from which on another issue is of use; 0 if the CA does not say
+	}{
+		{"caa", 403, 0, 0, 0},
+		{"rejectedIdentifier", 403, 0, 0, 0},
+		{"malformed", 400, time.Minute, 0, 0},
+		{"rateLimited", 429, 2 * time.Hour, 0, 2 * time.Hour},
+		{"rateLimited", 429, 0, 0, time.Hour},
+		{"rateLimited", 429, 70 * time.Second, 70 * time.Second, 0},
+		{"serverInternal", 500, 100 * time.Second, 100 * time.Second, 0},
+		{"serverInternal", 503, 0, 5 * time.Second, 0},
+	} {
+		t.Run(fmt.Sprint(test.kind, " ", test.status, " ", test.retryAfter), func(t *testing.T) {
+			t.Parallel()
+			slot(t)
+			r := newRig(t, options{})
+			refused := true
+			r.refuse = func(name string) *acme.Problem {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if refused && name == newOrder {
+					return &acme.Problem{Type: urn + test.kind, Detail: "for a test", Status: test.status, RetryAfter: test.retryAfter}
+				}
+				return nil
+			}
+			c := r.create(certificate.Certificate{})
+			began := time.Now().Add(-time.Second)
+			if test.wait == 0 {
+				r.checkFailed(c, failure{step: certificate.AtOrder, kind: test.kind, says: "for a test"})
+				c = r.read(c)
+				if at := c.Failure.RetryAt; test.retryAt == 0 && !at.IsZero() || test.retryAt > 0 && at.Before(began.Add(test.retryAt)) {
+					t.Errorf("of use again at %v", at)
+				}
+				if !c.RenewAt.Equal(c.Failure.RetryAt) {
+					t.Errorf("the schedule tries again at %v, the CA says %v", c.RenewAt, c.Failure.RetryAt)
+				}
+				return
+			}
+			if err := r.deliver(c); err != nil {
+				t.Fatal(err)
+			}
+			o := must(r.tables.Store.Order(t.Context(), c.ID))
+			if o.NextAt.Before(began.Add(test.wait)) || o.Last.Kind != test.kind || o.Last.Permanent {
+				t.Errorf("next try at %v, for %+v", o.NextAt, o.Last)
+			}
+			r.set(func() { refused = false })
+			r.finish(c)
+			r.checkIssued(c, 1)
+		})
+	}
+}
+
+// A limit of the CA's that has ended: the schedule opens another issue, for a first one too.
+func TestALimitThatEnds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, options{tables: fresh(t)})
+	limited := true
+	r.refuse = func(name string) *acme.Problem {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if limited && name == newOrder {
+			return &acme.Problem{Type: "urn:ietf:params:acme:error:rateLimited", Status: 429, RetryAfter: 3 * time.Hour}
+		}
+		return nil
+	}
+	c := r.create(certificate.Certificate{})
+	r.finish(c)
+	r.schedule()
+	if got := r.read(c); got.Issuing != 0 {
+		t.Errorf("issuing %d under the limit", got.Issuing)
+	}
+	r.set(func() { limited = false })
+	r.due(c)
+	r.schedule()
+	if got := r.read(c); got.Issuing != 2 {
+		t.Fatalf("issuing %d when the limit has ended", got.Issuing)
+	}
+	r.finish(c)
+	if got := r.read(c); got.Status(time.Now()) != certificate.Valid || !got.Failure.At.IsZero() {
+		t.Errorf("%s, %+v", got.Status(time.Now()), got.Failure)
+	}
+	r.messages()
+}
+
+// The CA does not see a record, though we do: it gives the order up, and another is opened a while later. When
+// it never sees it the issue ends, before the CA counts too many failures.
+func TestAnOrderThatTheCAGivesUp(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		blind  int // orders for which the CA sees nothing
+		orders int
+	}{{1, 2}, {2, 3}, {99, certificate.MaxOrders}} {
+		t.Run(fmt.Sprint(test.blind), func(t *testing.T) {
+			t.Parallel()
+			slot(t)
+			r := newRig(t, options{})
+			c := r.create(certificate.Certificate{})
+			r.hold = func(name string) {
+				if name == accept && r.answered(newOrder) <= test.blind {
+					r.clear(c.Names[0])
+				}
+			}
+			r.finish(c)
+			if got := r.answered(newOrder); got != test.orders {
+				t.Errorf("%d orders, want %d", got, test.orders)
+			}
+			if test.blind < certificate.MaxOrders {
+				r.checkIssued(c, 1)
+				return
+			}
+			c = r.read(c)
+			if c.Status(time.Now()) != certificate.Failed || c.Failure.Name != c.Names[0] || c.Failure.Record != "_acme-challenge."+c.Names[0]+"." || c.Failure.Permanent {
+				t.Errorf("%s, %+v", c.Status(time.Now()), c.Failure)
+			}
+			r.checkNoRecords(c)
+		})
 	}
 }
 

@@ -206,6 +206,7 @@ type rig struct {
 	answers  map[string]int // answered with success, by the call's name
 	bodies   map[string][][]byte
 	fault    func(name string, r *http.Request) (status int) // in place of an answer; 0 for none
+	refuse   func(name string) *acme.Problem                 // the CA's refusal in place of an answer; nil for none
 	hold     func(name string)                               // before a request is passed on
 	returned func(name string, r *http.Response)
 }
@@ -376,7 +377,7 @@ func (r *rig) pass(part string, proxy http.Handler, w http.ResponseWriter, reque
 	c := call{name, r.counts[name]}
 	r.calls = append(r.calls, c)
 	r.bodies[name] = append(r.bodies[name], body)
-	fault, hold := r.fault, r.hold
+	fault, hold, refuse := r.fault, r.hold, r.refuse
 	m, kill := moment(0), false
 	if r.strike != nil && !r.struck {
 		m, kill = r.strike(c)
@@ -394,6 +395,17 @@ func (r *rig) pass(part string, proxy http.Handler, w http.ResponseWriter, reque
 	if fault != nil {
 		if status := fault(name, request); status != 0 {
 			http.Error(w, "down", status)
+			return
+		}
+	}
+	if refuse != nil {
+		if p := refuse(name); p != nil {
+			w.Header().Set("Content-Type", "application/problem+json")
+			if p.RetryAfter > 0 {
+				w.Header().Set("Retry-After", strconv.Itoa(int(p.RetryAfter.Seconds())))
+			}
+			w.WriteHeader(p.Status)
+			_ = json.NewEncoder(w).Encode(p)
 			return
 		}
 	}
@@ -694,6 +706,17 @@ func (r *rig) records(name string) []string {
 		}
 	}
 	return values
+}
+
+// clear takes a name's records away behind everybody's back.
+func (r *rig) clear(name string) {
+	body := must(json.Marshal(map[string]string{"host": "_acme-challenge." + name + "."}))
+	response, err := http.Post(r.dns.Management+"/clear-txt", "application/json", bytes.NewReader(body))
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	response.Body.Close()
 }
 
 // readBody reads an answer on its way, and leaves it to be read again.

@@ -36,8 +36,11 @@ const (
 // passing are the errors that may be gone the next time; every other one stays until somebody does
 // something about it.
 var passing = []string{
-	"badNonce", "connection", "dns", "rateLimited", "serverInternal", "tls", "incorrectResponse", "orderNotReady", "unauthorized",
+	"badNonce", "connection", "dns", "serverInternal", "tls", "incorrectResponse", "orderNotReady", "unauthorized",
 }
+
+// LongLimit is a rate limit that is not waited for: an order that meets one longer than that is over.
+const LongLimit = 15 * time.Minute
 
 // Kind is the type without its namespace, such as caa or rateLimited.
 func (p *Problem) Kind() string { return clean(strings.TrimPrefix(p.Type, namespace), 64) }
@@ -82,11 +85,15 @@ func (p *Problem) Name() string {
 
 // Permanent tells whether trying again later is of no use: the CA or somebody else has to change
 // something first. Errors that are no Problem (the network's) pass. An authorization that failed
-// (unauthorized, dns, incorrectResponse) may pass too: records take time to be seen.
+// (unauthorized, dns, incorrectResponse) may pass too: records take time to be seen. A rate limit passes if
+// the CA says that it ends soon; trying again without knowing when makes it worse.
 func Permanent(err error) bool {
 	var p *Problem
 	if !errors.As(err, &p) {
 		return false
+	}
+	if Is(p, "rateLimited") {
+		return p.RetryAfter == 0 || p.RetryAfter > LongLimit
 	}
 	if p.Status >= http.StatusInternalServerError || p.Status == http.StatusTooManyRequests {
 		return false

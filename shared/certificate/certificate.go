@@ -122,12 +122,16 @@ func (c Certificate) Status(now time.Time) Status {
 type Failure struct {
 	At        time.Time
 	Step      Step
-	Kind      string // the CA's or our own word for it, such as caa or propagation
-	What      string // a sentence for people
-	Name      string // the failing name; empty if it is about all
-	Record    string // the TXT record that it is about; empty for none
-	Permanent bool   // trying again is of no use before somebody changes something
+	Kind      string    // the CA's or our own word for it, such as caa or propagation
+	What      string    // a sentence for people
+	Name      string    // the failing name; empty if it is about all
+	Record    string    // the TXT record that it is about; empty for none
+	Permanent bool      // trying again is of no use before somebody changes something, or before RetryAt
+	RetryAt   time.Time // before which the CA wants no other try; zero if it does not say
 }
+
+// Limited tells whether the CA wants no other try at now.
+func (f Failure) Limited(now time.Time) bool { return now.Before(f.RetryAt) }
 
 // Shares of a certificate's lifetime after which it is due, where the CA does not say when.
 const (
@@ -153,13 +157,21 @@ func (i Issued) DueAt(chance float64) time.Time {
 }
 
 // RetryAt is when a renewal that failed is tried again: after an hour, then twice as long each time, up to
-// a day, and always so that several tries fit into what is left. tries counts failures in a row.
+// a day, and always so that several tries fit into what is left; but not before the CA wants it. A first issue
+// is tried again only when the CA said from when on, since nothing else would end.
 func (c Certificate) RetryAt(now time.Time, chance float64) time.Time {
+	if c.Current.Issue == 0 {
+		return c.Failure.RetryAt
+	}
 	wait := min(longestRetry, FirstRetry<<min(max(c.Tries-1, 0), 5))
 	if left := c.Current.NotAfter.Sub(now); left > 0 {
 		wait = min(wait, max(left/retriesInWindow, time.Minute))
 	}
-	return now.Add(time.Duration(float64(wait) * (1 + 0.2*chance)))
+	at := now.Add(time.Duration(float64(wait) * (1 + 0.2*chance)))
+	if at.Before(c.Failure.RetryAt) {
+		return c.Failure.RetryAt
+	}
+	return at
 }
 
 // Backoff is the wait before an order's next try: 5 seconds, doubled with each that passed without

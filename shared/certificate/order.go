@@ -39,6 +39,7 @@ type Order struct {
 	// Records are the TXT records that have been set, or were about to be, and are not yet removed.
 	Records []Record
 
+	Orders int       // that were opened at the CA before this one and given up by it
 	Tries  int       // since it last got on
 	NextAt time.Time // not to be touched before
 	Last   Failure   // why it waits; zero if it does not
@@ -62,6 +63,10 @@ type Record struct {
 // LeaseFor is how long a worker has an order for itself. It renews the lease with each thing it stores,
 // and the function that it runs in is over before it ends.
 const LeaseFor = 6 * time.Minute
+
+// MaxOrders is how many orders an issue may open, one after the other. The CA gives an order up when it cannot
+// see one record, and counts it: Let's Encrypt lets an account fail five times an hour for a name.
+const MaxOrders = 3
 
 // MaxTries is how often an order is tried without getting on before it fails for good.
 const MaxTries = 12

@@ -86,7 +86,7 @@ func Wrap(h http.Handler, corsOrigin string, log *slog.Logger) (http.Handler, er
 		if origin := r.Header.Get("Origin"); corsOrigin != "" && origin == corsOrigin {
 			header.Set("Access-Control-Allow-Origin", origin)
 			header.Set("Access-Control-Allow-Credentials", "true")
-			header.Set("Access-Control-Expose-Headers", "Retry-After, X-Accepted-Permissions, X-Api-Key-Expires, X-Export-Password")
+			header.Set("Access-Control-Expose-Headers", "ETag, Idempotency-Replayed, Retry-After, X-Accepted-Permissions, X-Api-Key-Expires, X-Export-Password")
 		}
 		if c, ok := access.FromContext(r.Context()); ok && c.Kind == access.APIKey {
 			header.Set("X-Api-Key-Expires", c.KeyExpires())

@@ -59,7 +59,7 @@ func ParseKeyType(s string) (KeyType, error) {
 	if slices.Contains(KeyTypes, lower) {
 		return lower, nil
 	}
-	return "", problem.InvalidArgument.New("key_type must be ecdsa, rsa, ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519.")
+	return "", problem.InvalidArgument.New("key_type must be ecdsa, rsa, ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519.").With("field", "key_type")
 }
 
 func (t KeyType) String() string { return string(t) }

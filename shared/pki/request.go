@@ -30,7 +30,7 @@ var countryShape = regexp.MustCompile(`^[A-Za-z]{2}$`)
 // capitals. Empty fields stay out of the request.
 func (s Subject) Normalize() (Subject, error) {
 	if s.Country != "" && !countryShape.MatchString(s.Country) {
-		return Subject{}, problem.InvalidArgument.New("country must be two letters, such as DE.")
+		return Subject{}, problem.InvalidArgument.New("country must be two letters, such as DE.").With("field", "country")
 	}
 	s.Country = strings.ToUpper(s.Country)
 	for _, field := range []struct {
@@ -44,7 +44,7 @@ func (s Subject) Normalize() (Subject, error) {
 	} {
 		if !utf8.ValidString(field.value) || utf8.RuneCountInString(field.value) > field.limit ||
 			strings.ContainsFunc(field.value, func(c rune) bool { return !unicode.IsPrint(c) }) {
-			return Subject{}, problem.InvalidArgument.New("%s must be at most %d printable characters.", field.name, field.limit)
+			return Subject{}, problem.InvalidArgument.New("%s must be at most %d printable characters.", field.name, field.limit).With("field", field.name)
 		}
 	}
 	return s, nil
@@ -268,7 +268,7 @@ func (r Rules) checkSANs(request *x509.CertificateRequest) error {
 }
 
 func badRequest(format string, args ...any) *problem.Error {
-	return problem.InvalidArgument.New("The certificate request (CSR) cannot be used: %s.", fmt.Sprintf(format, args...))
+	return problem.InvalidArgument.New("The certificate request (CSR) cannot be used: %s.", fmt.Sprintf(format, args...)).With("field", "csr")
 }
 
 // Same tells whether two public keys are the same.

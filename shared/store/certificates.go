@@ -75,15 +75,17 @@ type failureItem struct {
 	Name      string `dynamodbav:"name,omitempty"`
 	Record    string `dynamodbav:"record,omitempty"`
 	Permanent bool   `dynamodbav:"permanent,omitempty"`
+	RetryAt   int64  `dynamodbav:"retry_at,omitempty"`
 }
 
 func newFailureItem(f certificate.Failure) failureItem {
-	return failureItem{milliseconds(f.At), string(f.Step), f.Kind, f.What, f.Name, f.Record, f.Permanent}
+	return failureItem{milliseconds(f.At), string(f.Step), f.Kind, f.What, f.Name, f.Record, f.Permanent, milliseconds(f.RetryAt)}
 }
 
 func (it failureItem) failure() certificate.Failure {
 	return certificate.Failure{
 		At: instant(it.At), Step: certificate.Step(it.Step), Kind: it.Kind, What: it.What, Name: it.Name, Record: it.Record, Permanent: it.Permanent,
+		RetryAt: instant(it.RetryAt),
 	}
 }
 
@@ -189,6 +191,7 @@ type orderItem struct {
 	Replaces    string               `dynamodbav:"replaces,omitempty"`
 	Key         sealed.Secret        `dynamodbav:"key"`
 	Records     []certificate.Record `dynamodbav:"records,omitempty"`
+	Orders      int                  `dynamodbav:"orders,omitempty"`
 	Tries       int                  `dynamodbav:"tries"`
 	NextAt      int64                `dynamodbav:"next_at"`
 	Last        failureItem          `dynamodbav:"last,omitempty"`
@@ -203,7 +206,7 @@ func newOrderItem(o certificate.Order) orderItem {
 	it := orderItem{
 		PK: at.pk, SK: at.sk, User: o.User, Certificate: o.Certificate, Issue: o.Issue, IssueID: o.IssueID, StartedAt: milliseconds(o.StartedAt),
 		Step: string(o.Step), Asked: o.Asked, URL: o.URL, Replaces: o.Replaces, Key: o.Key, Records: o.Records,
-		Tries: o.Tries, NextAt: milliseconds(o.NextAt), Last: newFailureItem(o.Last), Lease: o.Lease, LeaseEnds: milliseconds(o.LeaseEnds), Due: orderDue,
+		Orders: o.Orders, Tries: o.Tries, NextAt: milliseconds(o.NextAt), Last: newFailureItem(o.Last), Lease: o.Lease, LeaseEnds: milliseconds(o.LeaseEnds), Due: orderDue,
 	}
 	it.DueAt = max(it.NextAt, it.LeaseEnds)
 	return it
@@ -213,7 +216,7 @@ func (it orderItem) order() certificate.Order {
 	return certificate.Order{
 		User: it.User, Certificate: it.Certificate, Issue: it.Issue, IssueID: it.IssueID, StartedAt: instant(it.StartedAt),
 		Step: certificate.Step(it.Step), Asked: it.Asked, URL: it.URL, Replaces: it.Replaces, Key: it.Key, Records: it.Records,
-		Tries: it.Tries, NextAt: instant(it.NextAt), Last: it.Last.failure(), Lease: it.Lease, LeaseEnds: instant(it.LeaseEnds),
+		Orders: it.Orders, Tries: it.Tries, NextAt: instant(it.NextAt), Last: it.Last.failure(), Lease: it.Lease, LeaseEnds: instant(it.LeaseEnds),
 	}
 }
 
@@ -268,10 +271,13 @@ func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate
 		}
 		items = append(items, record)
 	}
+	ofRecord := len(items) - 1
 	failed, err := s.transact(ctx, "create certificate", items)
 	switch {
 	case err != nil || len(failed) == 0:
 		return c, err
+	case once != nil && slices.Contains(failed, ofRecord): // before the name, which the same request has taken
+		return c, ErrConflict
 	case slices.Contains(failed, ofAccount):
 		return c, problem.NotFound.New("There is no ACME account %d.", c.Account)
 	case c.DNSProvider != 0 && slices.Contains(failed, ofProvider):
