@@ -335,8 +335,15 @@ func (h *handler) update(ctx context.Context, in *updateRequest) (*response, err
 			return nil, problem.InvalidArgument.New("provider: an account stays at its CA. Make another account.").With("field", "provider")
 		}
 	}
+	before := a.Email
 	if err := in.Body.apply(&a); err != nil {
 		return nil, err
+	}
+	// The CA first: after a crash in between the same change can be made again.
+	if a.URL != "" && a.Email != before {
+		if err := h.tellContact(ctx, a); err != nil {
+			return nil, err
+		}
 	}
 	a.UpdatedAt = h.now()
 	if err := h.store.ChangeACMEAccount(ctx, a); err != nil {
@@ -344,6 +351,28 @@ func (h *handler) update(ctx context.Context, in *updateRequest) (*response, err
 	}
 	h.audit(ctx, "changed", a)
 	return answer(a), nil
+}
+
+// tellContact tells the CA of a registered account its new contact.
+func (h *handler) tellContact(ctx context.Context, a acmeaccount.Account) error {
+	by, err := acmekey.Open(ctx, h.keys, a)
+	if err != nil {
+		return err
+	}
+	if err := h.ca.At(a.Directory).SetContact(ctx, by, a.Email); err != nil {
+		failed := problem.Conflict.New("The account is not changed: %s Try again.", sentence(words(err)))
+		failed.Cause = err
+		return failed.With("field", "email")
+	}
+	return nil
+}
+
+// words are the CA's, if it refused.
+func words(err error) string {
+	if acmekey.Refused(err) {
+		return err.Error()
+	}
+	return "The CA cannot be reached."
 }
 
 func (h *handler) delete(ctx context.Context, in *Path) (*struct{}, error) {
@@ -372,10 +401,7 @@ func (h *handler) register(ctx context.Context, in *Path) (*response, error) {
 	}
 	url, why := "", ""
 	if url, err = acmekey.Register(ctx, h.keys, h.ca.At(a.Directory), a, by); err != nil {
-		why = "The CA cannot be reached."
-		if acmekey.Refused(err) {
-			why = err.Error()
-		}
+		why = words(err)
 	}
 	if err := h.store.RegisterACMEAccount(ctx, in.User, in.ID, "", url, why, h.now()); err != nil {
 		return nil, missing(err, in.ID)

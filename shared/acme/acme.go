@@ -121,10 +121,7 @@ func (c *Client) Register(ctx context.Context, key crypto.Signer, email string, 
 	if err != nil {
 		return "", err
 	}
-	request := map[string]any{"termsOfServiceAgreed": true}
-	if email != "" {
-		request["contact"] = []string{"mailto:" + email}
-	}
+	request := map[string]any{"termsOfServiceAgreed": true, "contact": contact(email)}
 	if external != nil {
 		bound, err := bind(key, *external, d.NewAccount)
 		if err != nil {
@@ -140,6 +137,22 @@ func (c *Client) Register(ctx context.Context, key crypto.Signer, email string, 
 		return "", errors.New("register the account: the CA gave it no URL")
 	}
 	return answer.location, nil
+}
+
+// SetContact tells the CA another contact of a registered account, or with an empty one to forget it
+// (RFC 8555 §7.3.2). It may be repeated.
+func (c *Client) SetContact(ctx context.Context, by Account, email string) error {
+	if _, err := c.post(ctx, by, by.URL, map[string]any{"contact": contact(email)}, nil); err != nil {
+		return fmt.Errorf("change the account's contact: %w", err)
+	}
+	return nil
+}
+
+func contact(email string) []string {
+	if email == "" {
+		return []string{}
+	}
+	return []string{"mailto:" + email}
 }
 
 func bind(key crypto.Signer, external ExternalAccount, url string) ([]byte, error) {

@@ -27,13 +27,16 @@ var queue = template.Queue{
 	VisibilityTimeout: time.Minute, Retention: 96 * time.Hour,
 }
 
-// Main runs a package's tests and then ends MiniStack, whose folder would be left otherwise.
-func Main(m *testing.M) {
+// Main is the whole of a package's TestMain.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run runs a package's tests and then ends MiniStack, whose folder would be left otherwise.
+func Run(m *testing.M) int {
 	code := m.Run()
 	if server != nil {
 		server.Stop()
 	}
-	os.Exit(code)
+	return code
 }
 
 func begin() (err error) {

@@ -76,7 +76,7 @@ func NormalizeEmail(email string) (string, error) {
 	email = strings.ToLower(strings.TrimSpace(email))
 	address, err := mail.ParseAddress(email)
 	if err != nil || address.Address != email || len(email) > maxEmail || !emailShape.MatchString(email) {
-		return "", problem.InvalidArgument.New("email must be an address such as ann@example.org.")
+		return "", problem.InvalidArgument.New("email must be an address such as ann@example.org.").With("field", "email")
 	}
 	return email, nil
 }
