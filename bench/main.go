@@ -54,6 +54,8 @@ var parts = []struct {
 	{"Size of the functions", size},
 	{"Dollars for a million authorized requests", cost},
 	{"Time of a wrong password", login},
+	{"A page of 100,000 certificates", lists},
+	{"Certificates issued by ACME", issue},
 }
 
 func main() {

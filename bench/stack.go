@@ -21,6 +21,13 @@ type stack struct {
 	Email    string `json:"email"`
 	Password string `json:"password"`
 
+	FirstUser struct{ ACMEAccount int64 }
+	ACME      struct{ Directory, ServerRoot string }
+	DNS       struct {
+		Resolver string
+		HTTPReq  struct{ URL, User, Password string }
+	}
+
 	command *exec.Cmd
 	output  *os.File
 }
@@ -91,16 +98,22 @@ func (s *stack) post(ctx context.Context, path, cookie string, body any) (status
 	return response.StatusCode, response.Header.Get("Set-Cookie"), answer, err
 }
 
+// login gives the cookie of a session of the first user.
+func (s *stack) login(ctx context.Context) (string, error) {
+	status, cookie, answer, err := s.post(ctx, "/auth/general", "", map[string]string{"action": "login", "email": s.Email, "password": s.Password})
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("log in: %d %s", status, answer)
+	}
+	return cookie, err
+}
+
 // apiKey logs the first user in and makes a key: its token.
 func (s *stack) apiKey(ctx context.Context) (string, error) {
-	status, cookie, answer, err := s.post(ctx, "/auth/general", "", map[string]string{"action": "login", "email": s.Email, "password": s.Password})
+	cookie, err := s.login(ctx)
 	if err != nil {
 		return "", err
 	}
-	if status != http.StatusOK {
-		return "", fmt.Errorf("log in: %d %s", status, answer)
-	}
-	status, _, answer, err = s.post(ctx, "/apiv1/users/1/apikeys", cookie,
+	status, _, answer, err := s.post(ctx, "/apiv1/users/1/apikeys", cookie,
 		map[string]any{"name": "bench", "permissions": []string{"certs.read"}, "expires_in_seconds": int(time.Hour / time.Second)})
 	if err != nil {
 		return "", err

@@ -129,7 +129,7 @@ func TestTheLifeOfAnAccount(t *testing.T) {
 	}
 	// In use, and then not any more.
 	c := certificate.Certificate{User: 1, ID: 9, Names: []string{"a.example"}, Account: b.ID, Policy: certificate.Hybrid, CreatedAt: w.now, UpdatedAt: w.now, Revision: 1}
-	if _, err := w.store.CreateCertificate(t.Context(), c, nil, nil); err != nil {
+	if _, err := w.store.CreateCertificate(t.Context(), c, nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.Want(t, 409, w.session, "DELETE", one(b.ID), "")

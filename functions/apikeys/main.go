@@ -6,15 +6,16 @@ import (
 	"os"
 	"time"
 
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/store"
 )
 
 func main() {
-	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	h := &handler{store: s, log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now}
 	gateway.Serve(h.routes())

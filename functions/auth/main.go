@@ -14,24 +14,25 @@ import (
 
 	"cjj365.cc/bb/shared/authn"
 	"cjj365.cc/bb/shared/dynamo"
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/mail"
 	"cjj365.cc/bb/shared/store"
 )
 
 func main() {
-	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "MAIL_FROM")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "MAIL_FROM")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	sender, err := mail.Open(env[2])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	client, err := dynamo.FromEnvironment()
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	h := &handler{
 		store: s, mail: sender,

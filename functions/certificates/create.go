@@ -70,15 +70,16 @@ func (h *handler) createAtAccount(ctx context.Context, in *createAtAccountReques
 func (h *handler) create(ctx context.Context, in *CreateRequest) (*createResponse, error) {
 	caller, _ := access.FromContext(ctx)
 	now := h.now()
-	c, atOnce, err := in.Body.certificate(in.User, now)
+	c, csr, err := in.Body.certificate(in.User, now)
 	if err != nil {
 		return nil, err
 	}
+	atOnce := in.Body.ACMEAccount != 0
 	account, err := h.account(ctx, c.User, c.Account)
 	if err != nil {
 		return nil, err
 	}
-	if c.KeyType == "" && len(c.CSR) == 0 {
+	if c.KeyType == "" && !c.CallersKey {
 		if c.KeyType = account.KeyType; c.KeyType == "" {
 			c.KeyType = string(pki.ECDSAP256)
 		}
@@ -105,7 +106,7 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*createRespons
 			if err != nil {
 				return Certificate{}, err
 			}
-			if _, err = h.store.CreateCertificate(ctx, c, open, once); err != nil {
+			if _, err = h.store.CreateCertificate(ctx, c, csr, open, once); err != nil {
 				return Certificate{}, taken(err, c)
 			}
 			h.audit(ctx, "created", c, slog.String("domain", c.Domain()))
@@ -131,32 +132,32 @@ func taken(err error, c certificate.Certificate) error {
 	return err
 }
 
-// certificate checks what is asked for, and tells whether it is to be issued at once.
-func (b newCertificate) certificate(user int64, now time.Time) (c certificate.Certificate, atOnce bool, err error) {
+// certificate checks what is asked for. csr is the request (PKCS#10, DER) of a caller who keeps the key.
+func (b newCertificate) certificate(user int64, now time.Time) (c certificate.Certificate, csr []byte, err error) {
 	if b.Action != "" && b.Action != "create" {
-		return c, false, problem.InvalidArgument.New("action: this path only knows create.").With("field", "action")
+		return c, nil, problem.InvalidArgument.New("action: this path only knows create.").With("field", "action")
 	}
-	atOnce = b.ACMEAccount != 0
+	atOnce := b.ACMEAccount != 0
 	c = certificate.Certificate{
 		User: user, Account: int64(b.Account), DNSProvider: int64(b.DNSProvider), Profile: b.Profile, AutoRenew: true, Policy: certificate.Hybrid,
 		Export: atOnce, CreatedAt: now, UpdatedAt: now, Revision: 1,
 	}
 	switch {
 	case atOnce && b.Account != 0 && b.Account != b.ACMEAccount:
-		return c, false, problem.InvalidArgument.New("acme_account_id and acct_id name two accounts.").With("field", "acct_id")
+		return c, nil, problem.InvalidArgument.New("acme_account_id and acct_id name two accounts.").With("field", "acct_id")
 	case atOnce:
 		c.Account = int64(b.ACMEAccount)
 	case b.Account == 0:
-		return c, false, problem.MissingField.New("acme_account_id: name the account at the CA.").With("field", "acme_account_id")
+		return c, nil, problem.MissingField.New("acme_account_id: name the account at the CA.").With("field", "acme_account_id")
 	}
 	if b.Domain != "" && b.DomainName != "" && !strings.EqualFold(b.Domain, b.DomainName) {
-		return c, false, problem.InvalidArgument.New("domain and domain_name differ.").With("field", "domain")
+		return c, nil, problem.InvalidArgument.New("domain and domain_name differ.").With("field", "domain")
 	}
 	if b.Domain == "" {
 		b.Domain = b.DomainName
 	}
-	if err := b.names(&c); err != nil {
-		return c, false, err
+	if csr, err = b.names(&c); err != nil {
+		return c, nil, err
 	}
 	if b.AutoRenew != nil {
 		c.AutoRenew = *b.AutoRenew
@@ -167,52 +168,52 @@ func (b newCertificate) certificate(user int64, now time.Time) (c certificate.Ce
 	if b.Policy != "" {
 		var ok bool
 		if c.Policy, ok = certificate.ParsePolicy(b.Policy); !ok {
-			return c, false, errPolicy
+			return c, nil, errPolicy
 		}
 	}
 	subject, err := pki.Subject{Organization: b.Organization, Unit: b.Unit, Country: b.Country, State: b.State, Locality: b.Locality}.Normalize()
 	c.Subject = certificate.Subject(subject)
-	return c, atOnce, err
+	return c, csr, err
 }
 
 var errPolicy = problem.InvalidArgument.New("key_dist_policy must be HYBRID, MASTER_ONLY or DEVICE_REQUIRED.").With("field", "key_dist_policy")
 
 // names takes the names from the request's fields or from its CSR; given both, they must agree.
-func (b newCertificate) names(c *certificate.Certificate) (err error) {
+func (b newCertificate) names(c *certificate.Certificate) (csr []byte, err error) {
 	if b.Domain != "" || len(b.Names) > 0 || b.CSR == "" {
 		if b.Domain == "" && len(b.Names) == 0 {
-			return problem.MissingField.New("domain: name what the certificate is for.").With("field", "domain")
+			return nil, problem.MissingField.New("domain: name what the certificate is for.").With("field", "domain")
 		}
 		if c.Names, err = pki.Public.Names(b.Domain, b.Names); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if b.CSR == "" {
 		if b.KeyType != "" {
 			t, err := pki.ParseKeyType(b.KeyType)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			c.KeyType = string(t)
 		}
-		return nil
+		return nil, nil
 	}
 	if b.KeyType != "" {
-		return problem.InvalidArgument.New("key_type goes with a key that is made here; a csr has one.").With("field", "key_type")
+		return nil, problem.InvalidArgument.New("key_type goes with a key that is made here; a csr has one.").With("field", "key_type")
 	}
 	request, err := pki.Public.ParseRequest(b.CSR)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.CSR = request.DER
+	c.CallersKey = true
 	if c.Names == nil {
 		c.Names = request.Names
-		return nil
+		return request.DER, nil
 	}
 	if !slices.Equal(slices.Sorted(slices.Values(c.Names)), slices.Sorted(slices.Values(request.Names))) {
-		return problem.InvalidArgument.New("csr: its names are not those of domain and sans.").With("field", "csr")
+		return nil, problem.InvalidArgument.New("csr: its names are not those of domain and sans.").With("field", "csr")
 	}
-	return nil
+	return request.DER, nil
 }
 
 // account reads the account that a certificate is to be issued by.

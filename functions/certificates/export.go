@@ -33,7 +33,7 @@ func (h *handler) export(ctx context.Context, in *exportRequest) (*huma.StreamRe
 	switch {
 	case c.Current.Issue == 0:
 		return nil, errNotIssued
-	case len(c.CSR) == 0 && !c.Exportable():
+	case !c.CallersKey && !c.Exportable():
 		return nil, problem.ExportForbidden.New("The certificate's policy keeps its key from being exported. PUT server_decrypt_export or key_dist_policy to change that.")
 	case in.Format == "zip" && !strings.HasPrefix(in.Accept, "application/zip"):
 		// API Gateway hands binary answers out as base64 text to whoever asks for another type first.

@@ -206,7 +206,13 @@ func (h *handler) read(ctx context.Context, user, id int64) (certificate.Certifi
 
 // detail adds the heavy fields.
 func (h *handler) detail(ctx context.Context, c certificate.Certificate, shown *Certificate) error {
-	shown.CSR = pemOf("CERTIFICATE REQUEST", c.CSR)
+	if c.CallersKey {
+		der, err := h.store.Request(ctx, c.ID)
+		if err != nil {
+			return missing(err, c.ID) // deleted between the two reads
+		}
+		shown.CSR = pemOf("CERTIFICATE REQUEST", der)
+	}
 	if c.Current.Issue == 0 {
 		return nil
 	}

@@ -132,8 +132,8 @@ func (w *world) issued(t *testing.T, id int64) pki.Chain {
 	o = must(w.store.LeaseOrder(ctx, id, "test", w.now))
 	m := store.Material{}
 	var public crypto.PublicKey
-	if len(c.CSR) > 0 {
-		public = must(pki.Public.ParseRequestDER(c.CSR)).Public
+	if c.CallersKey {
+		public = must(pki.Public.ParseRequestDER(must(w.store.Request(ctx, id)))).Public
 	} else {
 		key := must(pki.NewKey(pki.KeyType(c.KeyType)))
 		public, m.Key = key.Public(), must(w.keys.Seal(ctx, kmskey.Certificate(1, id), key.DER()))
@@ -641,11 +641,11 @@ func FuzzCreate(f *testing.F) {
 		if json.Unmarshal(text, &body) != nil {
 			return
 		}
-		c, atOnce, err := body.certificate(1, now)
+		c, der, err := body.certificate(1, now)
 		if err != nil {
 			return
 		}
-		if len(c.Names) == 0 || len(c.Names) > certificate.MaxNames || c.Account <= 0 || atOnce != (body.ACMEAccount != 0) {
+		if len(c.Names) == 0 || len(c.Names) > certificate.MaxNames || c.Account <= 0 || c.CallersKey != (len(der) > 0) {
 			t.Fatalf("%+v", c)
 		}
 		for i, name := range c.Names {
@@ -653,8 +653,8 @@ func FuzzCreate(f *testing.F) {
 				t.Fatalf("name %q: %q, %v", name, again, err)
 			}
 		}
-		if len(c.CSR) > 0 {
-			request, err := pki.Public.ParseRequestDER(c.CSR)
+		if c.CallersKey {
+			request, err := pki.Public.ParseRequestDER(der)
 			if err != nil || c.KeyType != "" || len(request.Names) != len(c.Names) {
 				t.Fatalf("CSR: %v", err)
 			}

@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/egress"
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/store"
@@ -20,30 +20,29 @@ import (
 )
 
 func main() {
-	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	keys, err := kmskey.Open(env[2])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	queue, err := work.Open(env[3])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
 	h := &handler{
-		store: s, keys: keys, queue: queue, ca: acme.NewClients(guard.Client(10 * time.Second)), resolver: resolver(os.Getenv("DNS_RESOLVERS")),
+		store: s, keys: keys, queue: queue, ca: acme.NewClients(guard.Client(10 * time.Second)), resolver: resolver(environ.List("DNS_RESOLVERS")),
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
 	}
 	gateway.Serve(h.routes())
 }
 
 // resolver asks the first of the operator's DNS servers, or the system's.
-func resolver(servers string) *net.Resolver {
-	list := strings.Fields(strings.ReplaceAll(servers, ",", " "))
+func resolver(list []string) *net.Resolver {
 	if len(list) == 0 {
 		return net.DefaultResolver
 	}

@@ -116,7 +116,7 @@ func TestTheLifeOfAProvider(t *testing.T) {
 	if err := w.store.CreateACMEAccount(t.Context(), acmeaccount.Account{User: 1, ID: 4, CreatedAt: w.now, UpdatedAt: w.now}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.store.CreateCertificate(t.Context(), c, nil, nil); err != nil {
+	if _, err := w.store.CreateCertificate(t.Context(), c, nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.Want(t, 409, w.session, "DELETE", one(p.ID), "")

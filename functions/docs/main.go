@@ -11,6 +11,7 @@ import (
 	"github.com/swaggest/swgui"
 	"github.com/swaggest/swgui/v5emb"
 
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/wire"
 )
@@ -23,7 +24,7 @@ var descriptions embed.FS
 func main() {
 	document, err := merge(descriptions)
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	gateway.Serve(routes(document))
 }

@@ -12,17 +12,17 @@ import (
 	"github.com/aws/aws-lambda-go/cfn"
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/user"
 )
 
 func main() {
-	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	lambda.Start(cfn.LambdaWrap((&handler{store: s, now: time.Now}).handle))
 }

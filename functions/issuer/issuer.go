@@ -210,7 +210,7 @@ func (s *issue) open(ctx context.Context) error {
 
 // makeKey makes the key of this issue, unless the caller keeps one.
 func (s *issue) makeKey(ctx context.Context) (err error) {
-	if len(s.certificate.CSR) > 0 {
+	if s.certificate.CallersKey {
 		return nil
 	}
 	if s.key, err = pki.NewKey(pki.KeyType(s.certificate.KeyType)); err != nil {
@@ -239,8 +239,12 @@ func (s *issue) openKey(ctx context.Context) error {
 
 // request is the certification request, the caller's or one by the issue's key, and its public key.
 func (s *issue) request(ctx context.Context) ([]byte, crypto.PublicKey, error) {
-	if len(s.certificate.CSR) > 0 {
-		r, err := pki.Public.ParseRequestDER(s.certificate.CSR)
+	if s.certificate.CallersKey {
+		der, err := s.store.Request(ctx, s.order.Certificate)
+		if err != nil {
+			return nil, nil, fmt.Errorf("the caller's request: %w", err)
+		}
+		r, err := pki.Public.ParseRequestDER(der)
 		return r.DER, r.Public, err
 	}
 	if err := s.openKey(ctx); err != nil {
@@ -399,7 +403,17 @@ func (s *issue) failure(err error) (certificate.Failure, bool) {
 		f.Kind, f.What = "internal", "Something here failed; it is tried again."
 		return f, false
 	}
+	f.What = short(f.What)
 	return f, true
+}
+
+// short bounds what is kept of a failure: it stands in the certificate's item, and so in every page of a list.
+func short(what string) string {
+	const most = 600
+	if len(what) <= most {
+		return what
+	}
+	return strings.ToValidUTF8(what[:most], "") + "…"
 }
 
 func (s *issue) attributes(more ...slog.Attr) []slog.Attr {

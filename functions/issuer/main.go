@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -20,27 +19,27 @@ import (
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/dnssolver"
 	"cjj365.cc/bb/shared/egress"
-	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/work"
 )
 
 func main() {
-	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	keys, err := kmskey.Open(env[2])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	queue, err := work.Open(env[3])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
-	if resolvers := strings.Fields(strings.ReplaceAll(os.Getenv("DNS_RESOLVERS"), ",", " ")); len(resolvers) > 0 {
+	if resolvers := environ.List("DNS_RESOLVERS"); len(resolvers) > 0 {
 		dnssolver.SetResolvers(resolvers)
 	}
 	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}

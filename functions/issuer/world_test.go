@@ -536,7 +536,10 @@ func domain() string { return fmt.Sprintf("n%d.bridge.test", domains.Add(1)) }
 
 // create stores a certificate with an open issue, as functions/certificates does. It has an account and a
 // provider of its own where none are given.
-func (r *rig) create(c certificate.Certificate) certificate.Certificate {
+func (r *rig) create(c certificate.Certificate) certificate.Certificate { return r.createBy(c, nil) }
+
+// createBy is create by a request whose key the caller keeps.
+func (r *rig) createBy(c certificate.Certificate, csr []byte) certificate.Certificate {
 	r.t.Helper()
 	ctx, now := context.Background(), storetest.Now()
 	c.User, c.ID, c.AutoRenew, c.Policy, c.Export = r.user, must(r.tables.Store.NextCertificateID(ctx)), true, certificate.Hybrid, true
@@ -550,11 +553,11 @@ func (r *rig) create(c certificate.Certificate) certificate.Certificate {
 	if len(c.Names) == 0 {
 		c.Names = []string{domain()}
 	}
-	if c.KeyType == "" && len(c.CSR) == 0 {
+	if c.KeyType == "" && !c.CallersKey {
 		c.KeyType = string(pki.ECDSAP256)
 	}
 	open := certificate.NewOrder(must(r.tables.Store.NextIssueID(ctx)), "", now)
-	return must(r.tables.Store.CreateCertificate(ctx, c, &open, nil))
+	return must(r.tables.Store.CreateCertificate(ctx, c, csr, &open, nil))
 }
 
 // renew opens an issue of a certificate that has one in place, as functions/renewals does.
@@ -638,8 +641,8 @@ func (r *rig) inPlace(c certificate.Certificate) (pki.Chain, error) {
 		if chain.Facts().Serial != c.Current.Serial {
 			return nil, fmt.Errorf("the chain's serial is %s, the certificate's %s", chain.Facts().Serial, c.Current.Serial)
 		}
-		if len(c.CSR) > 0 {
-			request := must(pki.Public.ParseRequestDER(c.CSR))
+		if c.CallersKey {
+			request := must(pki.Public.ParseRequestDER(must(r.tables.Store.Request(ctx, c.ID))))
 			return chain, chain.Check(request.Public, c.Names, time.Now())
 		}
 		der, err := r.aws.keys.Open(ctx, kmskey.Certificate(c.User, c.ID), m.Key)

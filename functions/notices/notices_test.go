@@ -168,7 +168,7 @@ func (w *world) issue(t *testing.T, id int64, lifetime time.Duration) int64 {
 		if id, err = w.NextCertificateID(t.Context()); err == nil {
 			c, err = w.CreateCertificate(t.Context(), certificate.Certificate{
 				User: w.user.ID, ID: id, Names: []string{fmt.Sprintf("c%d.example.org", id)}, Account: 1, AutoRenew: true, CreatedAt: w.at,
-			}, &open, nil)
+			}, nil, &open, nil)
 		}
 	} else if c, err = w.Certificate(t.Context(), w.user.ID, id); err == nil {
 		c, err = w.UpdateCertificate(t.Context(), c, c, &open)

@@ -16,20 +16,20 @@ import (
 
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/egress"
-	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/work"
 )
 
 func main() {
-	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "ORDER_QUEUE")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "ORDER_QUEUE")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	queue, err := work.Open(env[2])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
 	r := &renewals{

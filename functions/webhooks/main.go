@@ -8,6 +8,7 @@ import (
 
 	"cjj365.cc/bb/shared/courier"
 	"cjj365.cc/bb/shared/egress"
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/store"
@@ -15,14 +16,14 @@ import (
 )
 
 func main() {
-	env := gateway.Env("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	keys, err := kmskey.Open(env[2])
 	if err != nil {
-		gateway.Exit(err)
+		environ.Exit(err)
 	}
 	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
 	h := &handler{

@@ -25,7 +25,7 @@ type Certificate struct {
 	Account     int64    // at an ACME CA
 	DNSProvider int64    // that answers challenges; 0 for none
 	KeyType     string   // of package pki; empty when the caller keeps the key
-	CSR         []byte   // PKCS#10, DER, when the caller keeps the key
+	CallersKey  bool     // the caller keeps the key, and gave a request by it
 	Profile     string   // of the CA; empty for its default
 	Subject     Subject
 

@@ -19,6 +19,7 @@ import (
 	"github.com/awslabs/aws-lambda-go-api-proxy/httpadapter"
 
 	"cjj365.cc/bb/shared/access"
+	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/wire"
 )
@@ -43,30 +44,12 @@ func Serve(h http.Handler) {
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
 	handler, err := Wrap(h, os.Getenv("CORS_ORIGIN"), log)
 	if err != nil {
-		Exit(err)
+		environ.Exit(err)
 	}
 	adapter := httpadapter.New(handler)
 	lambda.Start(func(ctx context.Context, event events.APIGatewayProxyRequest) (events.APIGatewayProxyResponse, error) {
 		return adapter.ProxyWithContext(ctx, event)
 	})
-}
-
-// Exit ends a function that cannot start, with the reason in the log.
-func Exit(err error) {
-	slog.New(slog.NewJSONHandler(os.Stdout, nil)).Error("the function cannot start", "error", err.Error())
-	os.Exit(1)
-}
-
-// Env returns environment variables, in order. A function whose configuration is not complete does
-// not start.
-func Env(names ...string) []string {
-	values := make([]string, len(names))
-	for i, name := range names {
-		if values[i] = os.Getenv(name); values[i] == "" {
-			Exit(fmt.Errorf("the environment variable %s is not set", name))
-		}
-	}
-	return values
 }
 
 // Wrap puts around h what every function needs. corsOrigin is the one web origin that may call with

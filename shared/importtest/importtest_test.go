@@ -17,7 +17,7 @@ const module = "cjj365.cc/bb/"
 
 // levels are the packages of a Lambda from the bottom up. A package imports only what stands below it.
 var levels = [][]string{
-	{"shared/token", "shared/problem", "shared/access", "shared/awsenv", "shared/egress", "shared/sealed"},
+	{"shared/token", "shared/problem", "shared/access", "shared/awsenv", "shared/egress", "shared/environ", "shared/sealed"},
 	{
 		"shared/acme", "shared/acmeaccount", "shared/apikey", "shared/certificate", "shared/dnsprovider", "shared/dynamo", "shared/kmskey", "shared/mail",
 		"shared/pki", "shared/session", "shared/user", "shared/work",
@@ -104,13 +104,21 @@ func TestArrowsPointDown(t *testing.T) {
 func TestABinaryHoldsOnlyWhatItNeeds(t *testing.T) {
 	packages := list(t)
 	for name, forbidden := range map[string][]string{
-		"authorizer":          {"github.com/aws/aws-sdk-go-v2", "github.com/danielgtaylor/huma", "text/template", "net/rpc"},
-		"functions/me":        {"github.com/aws/aws-sdk-go-v2", module + "shared/dynamo", module + "shared/store", "text/template", "net/rpc"},
-		"functions/health":    {"github.com/aws/aws-sdk-go-v2", module + "shared/dynamo", module + "shared/store", "text/template", "net/rpc"},
-		"functions/docs":      {"github.com/aws/aws-sdk-go-v2", module + "shared/dynamo", module + "shared/store", "net/rpc"},
-		"functions/apikeys":   {"github.com/aws/aws-sdk-go-v2/service/sesv2", "text/template", "net/rpc"},
-		"functions/auth":      {"text/template", "net/rpc"},
-		"functions/firstuser": {"github.com/aws/aws-sdk-go-v2/service/sesv2", "text/template", "net/rpc"},
+		"authorizer":        {"github.com/aws/aws-sdk-go-v2", "github.com/danielgtaylor/huma", "text/template", "net/rpc"},
+		"functions/me":      {"github.com/aws/aws-sdk-go-v2", module + "shared/dynamo", module + "shared/store", "text/template", "net/rpc"},
+		"functions/health":  {"github.com/aws/aws-sdk-go-v2", module + "shared/dynamo", module + "shared/store", "text/template", "net/rpc"},
+		"functions/docs":    {"github.com/aws/aws-sdk-go-v2", module + "shared/dynamo", module + "shared/store", "net/rpc"},
+		"functions/apikeys": {"github.com/aws/aws-sdk-go-v2/service/sesv2", "text/template", "net/rpc"},
+		"functions/auth":    {"text/template", "net/rpc"},
+		// Every provider's code is in the issuer and the probe alone.
+		"functions/certificates": {"github.com/go-acme/lego/v5", "github.com/aws/aws-sdk-go-v2/service/sesv2", "text/template", "net/rpc"},
+		"functions/acmeaccounts": {"github.com/go-acme/lego/v5", "github.com/aws/aws-sdk-go-v2/service/sqs", "text/template", "net/rpc"},
+		"functions/dnsproviders": {"github.com/go-acme/lego/v5", "github.com/aws/aws-sdk-go-v2/service/sqs", "text/template", "net/rpc"},
+		"functions/webhooks":     {"github.com/go-acme/lego/v5", "github.com/go-jose/go-jose/v4", "text/template", "net/rpc"},
+		"functions/renewals":     {"github.com/danielgtaylor/huma/v2", "github.com/go-acme/lego/v5", "github.com/aws/aws-sdk-go-v2/service/kms", "text/template", "net/rpc"},
+		"functions/notices":      {"github.com/danielgtaylor/huma/v2", "github.com/go-acme/lego/v5", "github.com/go-jose/go-jose/v4", "text/template", "net/rpc"},
+		"functions/issuer":       {"github.com/danielgtaylor/huma/v2", "net/rpc"},
+		"functions/firstuser":    {"github.com/aws/aws-sdk-go-v2/service/sesv2", "text/template", "net/rpc"},
 	} {
 		p, ok := packages[name]
 		if !ok {

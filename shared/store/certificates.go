@@ -30,7 +30,7 @@ type certificateItem struct {
 	Account     int64       `dynamodbav:"account"`
 	DNSProvider int64       `dynamodbav:"dns_provider,omitempty"`
 	KeyType     string      `dynamodbav:"key_type,omitempty"`
-	CSR         []byte      `dynamodbav:"csr,omitempty"`
+	CallersKey  bool        `dynamodbav:"callers_key,omitempty"`
 	Profile     string      `dynamodbav:"profile,omitempty"`
 	Subject     subjectItem `dynamodbav:"subject,omitempty"`
 	AutoRenew   bool        `dynamodbav:"auto_renew"`
@@ -95,7 +95,7 @@ func newCertificateItem(c certificate.Certificate) certificateItem {
 	at := certificateKey(c.User, c.ID)
 	it := certificateItem{
 		PK: at.pk, SK: at.sk, List: c.Place, Sublist: c.AccountPlace,
-		User: c.User, ID: c.ID, Names: c.Names, Account: c.Account, DNSProvider: c.DNSProvider, KeyType: c.KeyType, CSR: c.CSR, Profile: c.Profile,
+		User: c.User, ID: c.ID, Names: c.Names, Account: c.Account, DNSProvider: c.DNSProvider, KeyType: c.KeyType, CallersKey: c.CallersKey, Profile: c.Profile,
 		Subject:   subjectItem(c.Subject),
 		AutoRenew: c.AutoRenew, Policy: string(c.Policy), Export: c.Export,
 		CreatedAt: milliseconds(c.CreatedAt), UpdatedAt: milliseconds(c.UpdatedAt), Revision: c.Revision,
@@ -114,7 +114,7 @@ func newCertificateItem(c certificate.Certificate) certificateItem {
 func (it certificateItem) certificate() certificate.Certificate {
 	return certificate.Certificate{
 		User: it.User, ID: it.ID, Place: it.List, AccountPlace: it.Sublist,
-		Names: it.Names, Account: it.Account, DNSProvider: it.DNSProvider, KeyType: it.KeyType, CSR: it.CSR, Profile: it.Profile,
+		Names: it.Names, Account: it.Account, DNSProvider: it.DNSProvider, KeyType: it.KeyType, CallersKey: it.CallersKey, Profile: it.Profile,
 		Subject:   certificate.Subject(it.Subject),
 		AutoRenew: it.AutoRenew, Policy: certificate.Policy(it.Policy), Export: it.Export,
 		CreatedAt: instant(it.CreatedAt), UpdatedAt: instant(it.UpdatedAt), Revision: it.Revision,
@@ -160,6 +160,14 @@ func (it issueItem) issue() certificate.Issue {
 		ID: it.ID, Certificate: it.Certificate, Number: it.Number, State: certificate.IssueState(it.State), Order: it.Order, Serial: it.Serial,
 		NotAfter: instant(it.NotAfter), StartedAt: instant(it.StartedAt), CompletedAt: instant(it.CompletedAt), Failure: it.Failure.failure(),
 	}
+}
+
+// requestItem is the certification request of a caller who keeps the key. It is large, and so no part of the
+// certificate that lists show.
+type requestItem struct {
+	PK  string `dynamodbav:"pk"`
+	SK  string `dynamodbav:"sk"`
+	DER []byte `dynamodbav:"der"` // PKCS#10
 }
 
 // materialItem is the chain and the sealed key of an issue that succeeded.
@@ -225,11 +233,12 @@ func (s *Store) NextCertificateID(ctx context.Context) (int64, error) {
 	return s.next(ctx, "certificate")
 }
 
-// CreateCertificate stores a certificate and takes its place in the user's and the account's lists; with
-// open, its first issue is opened in the same transaction. ErrNotFound if the account or the DNS provider
+// CreateCertificate stores a certificate and takes its place in the user's and the account's lists; csr is the
+// request (PKCS#10, DER) of a caller who keeps the key. With open, its first issue is opened in the same
+// transaction. ErrNotFound if the account or the DNS provider
 // does not exist, ErrConflict if the idempotency record does, and ErrNameTaken if the account has a
 // certificate for the domain. A crash before the transaction leaves an unused id and gaps in the lists.
-func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate, open *certificate.Order, once *Idempotency) (certificate.Certificate, error) {
+func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate, csr []byte, open *certificate.Order, once *Idempotency) (certificate.Certificate, error) {
 	var err error
 	if c.Place, err = s.place(ctx, certificateList(c.User)); err != nil {
 		return c, err
@@ -264,6 +273,14 @@ func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate
 		items = append(items, entered...)
 	}
 	items = append(items, opened...)
+	if c.CallersKey {
+		at := requestKey(c.ID)
+		request, err := put(s.resources, requestItem{PK: at.pk, SK: at.sk, DER: csr}, absent)
+		if err != nil {
+			return c, err
+		}
+		items = append(items, request)
+	}
 	if once != nil {
 		record, err := once.put(s.resources)
 		if err != nil {
@@ -392,7 +409,7 @@ func (s *Store) changed(c *certificate.Certificate, before int64) (types.Transac
 // goes first, in portions: a crash among them leaves the certificate with less of it, and the deletion can
 // be repeated.
 func (s *Store) DeleteCertificate(ctx context.Context, user, id int64) (certificate.Certificate, error) {
-	for {
+	for try := 0; ; try++ {
 		c, err := s.Certificate(ctx, user, id)
 		if err != nil {
 			return c, err
@@ -435,7 +452,7 @@ func (s *Store) DeleteCertificate(ctx context.Context, user, id int64) (certific
 		if err != nil || len(failed) == 0 {
 			return c, err
 		}
-		if !pause(ctx, 50*time.Millisecond) { // changed since it was read
+		if try == 10 || !pause(ctx, 50*time.Millisecond) { // changed since it was read
 			return c, busy("delete certificate")
 		}
 	}
@@ -489,6 +506,14 @@ func (s *Store) Issues(ctx context.Context, id int64) ([]certificate.Issue, erro
 		issues[i] = it.issue()
 	}
 	return issues, err
+}
+
+// Request reads the certification request (PKCS#10, DER) of a caller who keeps the key; ErrNotFound if there is
+// none.
+func (s *Store) Request(ctx context.Context, id int64) ([]byte, error) {
+	var it requestItem
+	err := s.read(ctx, s.resources, requestKey(id), &it)
+	return it.DER, err
 }
 
 // Material reads the chain and sealed key of an issue; ErrNotFound if there is none.

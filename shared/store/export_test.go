@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"maps"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go/middleware"
+
+	"cjj365.cc/bb/shared/certificate"
 )
 
 // Thing is what the tests list: it stands in its user's list and in the sublist of its owner.
@@ -104,16 +105,43 @@ func (s *Store) ThingsOf(ctx context.Context, user, owner int64, offset, limit i
 // FillThings stores a user's things quickly at the places 1 to last for which make gives one, as if they
 // had been created one by one.
 func (s *Store) FillThings(ctx context.Context, user, last int64, make func(place int64) *Thing) error {
-	l := things(user)
+	return s.fill(ctx, last, []list{things(user)}, func(place int64, places []string) any {
+		t := make(place)
+		if t == nil {
+			return nil
+		}
+		at := thingKey(user, t.ID)
+		t.PK, t.SK, t.User, t.List = at.pk, at.sk, user, places[0]
+		return t
+	})
+}
+
+// FillCertificates does the same with a user's certificates of one account, in both of their lists.
+func (s *Store) FillCertificates(ctx context.Context, user, account, last int64, make func(place int64) *certificate.Certificate) error {
+	return s.fill(ctx, last, []list{certificateList(user), accountCertificateList(user, account)}, func(place int64, places []string) any {
+		c := make(place)
+		if c == nil {
+			return nil
+		}
+		c.User, c.Account, c.Place, c.AccountPlace = user, account, places[0], places[1]
+		return newCertificateItem(*c)
+	})
+}
+
+// fill stores the items that make gives for the places 1 to last, the same in each of the lists; nil is none.
+func (s *Store) fill(ctx context.Context, last int64, lists []list, make func(place int64, places []string) any) error {
 	groups, blocks := map[int64]int64{}, map[int64]map[int64]int64{}
 	batches, failed := s.batches(ctx)
 	for place := int64(1); place <= last; place++ {
-		t := make(place)
-		if t == nil {
+		var places []string
+		for _, l := range lists {
+			places = append(places, padded(l.name+"#", place))
+		}
+		item := make(place, places)
+		if item == nil {
 			continue
 		}
-		t.User, t.List = user, padded(l.name+"#", place)
-		batches <- write{thingKey(user, t.ID), t, nil}
+		batches <- write{key{}, item, nil}
 		group := place / groupPlaces
 		if blocks[group] == nil {
 			blocks[group] = map[int64]int64{}
@@ -121,19 +149,29 @@ func (s *Store) FillThings(ctx context.Context, user, last int64, make func(plac
 		groups[group]++
 		blocks[group][place%groupPlaces/blockPlaces]++
 	}
-	for group, counts := range blocks {
-		batches <- write{blocksKey(l, group), nil, counts}
+	var err error
+	for _, l := range lists {
+		for group, counts := range blocks {
+			batches <- write{blocksKey(l, group), nil, counts}
+		}
+		batches <- write{groupsKey(l), nil, groups}
+		_, added := s.add(ctx, sequenceKey(l), last, last+1, time.Time{})
+		err = errors.Join(err, added)
 	}
-	batches <- write{groupsKey(l), nil, groups}
 	close(batches)
-	_, err := s.add(ctx, sequenceKey(l), last, last+1, time.Time{})
 	return errors.Join(err, failed())
 }
 
-// write is an item to store: of a thing or of counts.
+// SkippedPage is a page as it costs without counts: everything newer is read and passed over.
+func (s *Store) SkippedPage(ctx context.Context, user int64, offset, limit int) (read int, err error) {
+	rows, err := s.walk(ctx, certificateList(user), stretch{maxPlace, true, offset, limit})
+	return len(rows), err
+}
+
+// write is an item to store, with its key, or counts.
 type write struct {
 	at     key
-	thing  *Thing
+	item   any
 	counts map[int64]int64
 }
 
@@ -157,13 +195,14 @@ func (s *Store) batches(ctx context.Context) (writes chan<- write, failed func()
 			}
 			for w := range in {
 				item := map[string]types.AttributeValue{}
-				if w.thing != nil {
+				if w.item != nil {
 					var err error
-					if item, err = attributevalue.MarshalMap(w.thing); err != nil {
+					if item, err = attributevalue.MarshalMap(w.item); err != nil {
 						errs[i] = err
 					}
+				} else {
+					item = w.at.attributes()
 				}
-				maps.Copy(item, w.at.attributes())
 				for at, n := range w.counts {
 					item[strconv.FormatInt(at, 10)] = number(n)
 				}
@@ -237,17 +276,31 @@ func units(c *types.ConsumedCapacity) int64 {
 	return int64(aws.ToFloat64(c.CapacityUnits) + 0.999)
 }
 
-// size is an item's by AWS's rule, of the types that the tests keep.
+// size is an item's by AWS's rule, of the types that are kept.
 func size(item map[string]types.AttributeValue) int64 {
-	sum := 0
+	sum := int64(0)
 	for name, value := range item {
-		sum += len(name)
-		switch v := value.(type) {
-		case *types.AttributeValueMemberS:
-			sum += len(v.Value)
-		case *types.AttributeValueMemberN:
-			sum += len(v.Value)/2 + 2
-		}
+		sum += int64(len(name)) + valueSize(value)
 	}
-	return int64(sum)
+	return sum
+}
+
+func valueSize(value types.AttributeValue) int64 {
+	switch v := value.(type) {
+	case *types.AttributeValueMemberS:
+		return int64(len(v.Value))
+	case *types.AttributeValueMemberB:
+		return int64(len(v.Value))
+	case *types.AttributeValueMemberN:
+		return int64(len(v.Value)/2 + 2)
+	case *types.AttributeValueMemberM:
+		return 3 + size(v.Value) + int64(len(v.Value))
+	case *types.AttributeValueMemberL:
+		sum := int64(3 + len(v.Value))
+		for _, one := range v.Value {
+			sum += valueSize(one)
+		}
+		return sum
+	}
+	return 1
 }

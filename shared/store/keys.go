@@ -75,7 +75,8 @@ func nameClaimKey(c certificate.Certificate) key {
 	return key{certificatesPartition(c.User), padded("DOMAIN#", c.Account) + "#" + c.Domain()}
 }
 
-func orderKey(certificate int64) key { return key{certificatePartition(certificate), "ORDER"} }
+func orderKey(certificate int64) key   { return key{certificatePartition(certificate), "ORDER"} }
+func requestKey(certificate int64) key { return key{certificatePartition(certificate), "REQUEST"} }
 func issueKey(certificate, number int64) key {
 	return key{certificatePartition(certificate), padded(issuePrefix, number)}
 }

@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"cjj365.cc/bb/shared/acmeaccount"
+	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/storetest"
 )
@@ -266,55 +267,156 @@ func TestAPageLargerThanAnAnswerOfDynamoDB(t *testing.T) {
 	samePage(t, s, list, len(list)-110, 110)
 }
 
-// The price of a page is the same everywhere in the list. BB_LIST_ROWS=100000 makes it as long as the goal
-// has it; the rows are as large as those of certificates.
-func TestAPageCostsTheSameAtAnyOffset(t *testing.T) {
-	rows := int64(10_000)
-	if n, err := strconv.ParseInt(os.Getenv("BB_LIST_ROWS"), 10, 64); err == nil {
-		rows = n
+// hundredThousand is how many certificates the goal has; fewer with -short.
+func hundredThousand() int64 {
+	if testing.Short() {
+		return 10_000
 	}
-	s, list := filled(t, rows, 0.1, strings.Repeat("x", 340))
-	s, meter := s.Metered()
-	random := rand.New(rand.NewPCG(6, 7))
-	const limit = 20
-	offsets := []int{0, 15, 16, 17, len(list) / 2, len(list) - limit - 16, len(list) - limit, len(list) - 1, len(list), 1 << 53}
-	for range 250 {
-		offsets = append(offsets, random.IntN(len(list)))
-	}
-	var most [4]int64
-	for _, offset := range offsets {
-		calls, reads, rule, items := meter.Calls.Load(), meter.Reads.Load(), meter.Rule.Load(), meter.Items.Load()
-		samePage(t, s, list, offset, limit)
-		calls, reads, rule, items = meter.Calls.Load()-calls, meter.Reads.Load()-reads, meter.Rule.Load()-rule, meter.Items.Load()-items
-		switch {
-		case calls > 3, reads > 7, rule > 7, items > limit+store.BlockPlaces-1:
-			t.Errorf("offset %d: %d calls, %d units (%d by the rule), %d items read", offset, calls, reads, rule, items)
-		case (offset == 0 || offset == len(list)-limit) && (calls > 2 || items > limit):
-			t.Errorf("offset %d, an end of the list: %d calls, %d items read", offset, calls, items)
-		case offset >= len(list) && calls > 1:
-			t.Errorf("offset %d, beyond the end: %d calls", offset, calls)
-		}
-		for i, n := range []int64{calls, reads, rule, items} {
-			most[i] = max(most[i], n)
-		}
-		if offset < 20 || offset == len(list)/2 || offset >= len(list)-limit-16 {
-			t.Logf("offset %d: %d calls, %d units (%d by the rule), %d items read", offset, calls, reads, rule, items)
-		}
-	}
-	t.Logf("of %d rows at most %d calls, %d units (%d by the rule), %d items read", len(list), most[0], most[1], most[2], most[3])
+	return 100_000
+}
 
-	writes := meter.Writes.Load()
-	thing, err := s.CreateThing(t.Context(), store.Thing{User: 1, ID: rows + 1, Text: strings.Repeat("x", 340)})
+// full is a store with certificates of user 1, as many as the goal has, of which a tenth were deleted.
+func full(t testing.TB) (*store.Store, naive) {
+	t.Helper()
+	s, now := storetest.New(t).Store, storetest.Now()
+	if err := s.CreateACMEAccount(t.Context(), acmeaccount.Account{User: 1, ID: 1, CreatedAt: now, UpdatedAt: now}, nil); err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(6, 7))
+	var all naive
+	err := s.FillCertificates(t.Context(), 1, 1, hundredThousand(), func(place int64) *certificate.Certificate {
+		if random.Float64() < 0.1 {
+			return nil
+		}
+		all = append(all, place)
+		domain := fmt.Sprintf("service-%d.customer.example.com", place)
+		return &certificate.Certificate{
+			ID: place, Names: []string{domain, "www." + domain, "api." + domain}, KeyType: "ecdsa-p256", AutoRenew: true, Policy: certificate.Hybrid, Export: true,
+			CreatedAt: now, UpdatedAt: now, Revision: 3, Issues: 1,
+			Current: certificate.Issued{
+				Issue: 1, Serial: "04A1B2C3D4E5F60718293A4B5C6D7E8F9012", NotBefore: now, NotAfter: now.Add(90 * 24 * time.Hour), Fingerprint: strings.Repeat("0123456789abcdef", 4),
+				ARI: "aYhba4dGQEHhs3uEe6CuLN4ByNQ.BKGyw9Tl9gcYKTpLXG1-j5AS",
+			},
+			RenewAt: now.Add(60 * 24 * time.Hour),
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	created := meter.Writes.Load() - writes
-	if err := s.DeleteThing(t.Context(), thing); err != nil {
-		t.Fatal(err)
+	return s, all
+}
+
+func certificateIDs(page []certificate.Certificate) []int64 {
+	ids := []int64{}
+	for _, c := range page {
+		ids = append(ids, c.ID)
 	}
-	t.Logf("a creation: %d write units, a deletion: %d", created, meter.Writes.Load()-writes-created)
-	// The place; then the thing in table and index and the two counts, each twice as part of a transaction.
-	if created > 1+2*4 {
-		t.Errorf("a creation takes %d write units", created)
+	return ids
+}
+
+// The price of a page is the same everywhere in the list, and its ids are those of a naive skip, while
+// certificates come and go.
+func TestAPageCostsTheSameAtAnyOffset(t *testing.T) {
+	s, all := full(t)
+	s, meter := s.Metered()
+	random := rand.New(rand.NewPCG(8, 9))
+	const limit = 20
+	var most [3]int64
+	look := func(offset int) {
+		t.Helper()
+		for _, list := range []func() ([]certificate.Certificate, int, error){
+			func() ([]certificate.Certificate, int, error) { return s.Certificates(t.Context(), 1, offset, limit) },
+			func() ([]certificate.Certificate, int, error) {
+				return s.AccountCertificates(t.Context(), 1, 1, offset, limit)
+			},
+		} {
+			calls, reads, rule := meter.Calls.Load(), meter.Reads.Load(), meter.Rule.Load()
+			page, total, err := list()
+			calls, reads, rule = meter.Calls.Load()-calls, meter.Reads.Load()-reads, meter.Rule.Load()-rule
+			if err != nil || total != len(all) || !slices.Equal(certificateIDs(page), all.page(offset, limit)) {
+				t.Fatalf("offset %d: %v of %d, %v; want %v of %d", offset, certificateIDs(page), total, err, all.page(offset, limit), len(all))
+			}
+			if calls > 3 || reads > 10 || rule > 10 {
+				t.Errorf("offset %d: %d calls, %d units (%d by the rule)", offset, calls, reads, rule)
+			}
+			for i, n := range []int64{calls, reads, rule} {
+				most[i] = max(most[i], n)
+			}
+		}
 	}
+	for _, offset := range []int{0, 15, 16, 17, len(all) / 2, len(all) - limit - 16, len(all) - limit, len(all) - 1, len(all), 1 << 53} {
+		look(offset)
+	}
+	writes, now := int64(0), storetest.Now()
+	for i := range 150 {
+		at := random.IntN(len(all))
+		if i%3 == 0 { // among the newest
+			at = len(all) - 1 - random.IntN(40)
+		}
+		if _, err := s.DeleteCertificate(t.Context(), 1, all[at]); err != nil {
+			t.Fatal(err)
+		}
+		all = slices.Delete(all, at, at+1)
+		if i%4 == 0 {
+			c := certificate.Certificate{User: 1, ID: 1_000_000 + int64(i), Names: []string{fmt.Sprintf("new%d.example.com", i)}, Account: 1, Policy: certificate.Hybrid, CreatedAt: now, UpdatedAt: now, Revision: 1}
+			before := meter.Writes.Load()
+			if _, err := s.CreateCertificate(t.Context(), c, nil, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			writes, all = max(writes, meter.Writes.Load()-before), append(all, c.ID)
+		}
+		look(random.IntN(len(all)))
+		look(max(0, len(all)-1-random.IntN(60)))
+	}
+	t.Logf("of %d certificates a page took at most %d calls, %d units (%d by the rule); a creation %d write units", len(all), most[0], most[1], most[2], writes)
+	// Two places; then the certificate in the table and two indexes, its name, its account, and two counts in
+	// each of two lists, all but the indexes twice as parts of a transaction.
+	if writes > 2+2*7+2 {
+		t.Errorf("a creation takes %d write units", writes)
+	}
+}
+
+// BenchmarkPage is pages of 20 at both ends and in the middle of the list, in turn, and the last as it would be
+// without counts; bench/lists.go prints it.
+func BenchmarkPage(b *testing.B) {
+	plain, all := full(b)
+	s, meter := plain.Metered()
+	last := len(all) - 20
+	at := func(offset int) func() (int, error) {
+		return func() (int, error) {
+			page, _, err := s.Certificates(b.Context(), 1, offset, 20)
+			return len(page), err
+		}
+	}
+	pages := []struct {
+		name  string
+		read  func() (int, error)
+		times []time.Duration
+		units int64
+	}{
+		{name: "first", read: at(0)}, {name: "last", read: at(last)}, {name: "middle", read: at(last / 2)},
+		{name: "skipped", read: func() (int, error) { return s.SkippedPage(b.Context(), 1, last, 20) }},
+	}
+	measure := func(i int) {
+		reads, begin := meter.Rule.Load(), time.Now()
+		if n, err := pages[i].read(); err != nil || n != 20 {
+			b.Fatal(pages[i].name, n, err)
+		}
+		pages[i].times = append(pages[i].times, time.Since(begin))
+		pages[i].units = meter.Rule.Load() - reads
+	}
+	for b.Loop() {
+		for range 50 {
+			for i := range 3 {
+				measure(i)
+			}
+		}
+		measure(3)
+	}
+	for _, p := range pages {
+		slices.Sort(p.times)
+		b.ReportMetric(float64(p.times[len(p.times)/2].Microseconds()), p.name+"-us")
+		b.ReportMetric(float64(p.units), p.name+"-units")
+	}
+	b.ReportMetric(float64(len(all)), "certificates")
 }

@@ -24,6 +24,7 @@
 //	CERTIFICATES#<user>     SEQUENCE#, GROUPS#, BLOCKS#… its lists: see list.go     n, counts
 //	CERTIFICATE#<id>        ISSUE#<16 digits>            an attempt, by number      issueItem
 //	CERTIFICATE#<id>        MATERIAL#<16 digits>         its chain and sealed key   materialItem
+//	CERTIFICATE#<id>        REQUEST                      a caller's own request     requestItem
 //	CERTIFICATE#<id>        ORDER                        the open issue             orderItem
 //	ACMEACCOUNTS#<user>     ACCOUNT#<16 digits>          an account at a CA         accountItem
 //	DNSPROVIDERS#<user>     PROVIDER#<16 digits>         a DNS provider             dnsProviderItem

@@ -45,7 +45,7 @@ func (w *world) order(t *testing.T, name string) (certificate.Certificate, certi
 		t.Fatal(err)
 	}
 	open := certificate.NewOrder(id, "", w.now)
-	c, err := w.CreateCertificate(t.Context(), certificate.Certificate{User: w.user.ID, ID: id, Names: []string{name}, Account: 1, CreatedAt: w.now}, &open, nil)
+	c, err := w.CreateCertificate(t.Context(), certificate.Certificate{User: w.user.ID, ID: id, Names: []string{name}, Account: 1, CreatedAt: w.now}, nil, &open, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ func TestWhoWantsWhat(t *testing.T) {
 
 func TestTheEventsOfAnIssue(t *testing.T) {
 	c := certificate.Certificate{
-		User: 7, ID: 1001, Names: []string{"a.example.org", "b.example.org"}, Account: 3, AutoRenew: true, CSR: []byte("request"),
+		User: 7, ID: 1001, Names: []string{"a.example.org", "b.example.org"}, Account: 3, AutoRenew: true, CallersKey: true,
 		Current: certificate.Issued{Issue: 2, Serial: "04a1", NotBefore: now, NotAfter: now.Add(90 * day), Fingerprint: "ff"},
 	}
 	done := certificate.Issue{Number: 2, State: certificate.Succeeded, CompletedAt: now}
