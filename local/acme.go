@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -41,6 +42,7 @@ const httpreqUser = "bb"
 type acme struct {
 	kept   acmeKept
 	dir    string
+	ca     *x509.Certificate // of Pebble's HTTPS
 	log    *os.File
 	cancel context.CancelFunc
 	ready  chan struct{} // closed when both have started, or one has failed
@@ -108,6 +110,10 @@ func (s *state) newACME(stderr io.Writer, patience time.Duration) (*acme, error)
 	if a.kept.Password == "" {
 		a.kept.Password = rand.Text()
 	}
+	var err error
+	if a.ca, err = pebble.MakeCertificate(a.dir); err != nil {
+		return nil, err
+	}
 	return a, s.write(keptName, a.kept)
 }
 
@@ -131,6 +137,7 @@ func becomesFree(port int, patience time.Duration) bool {
 func (a *acme) parameters() map[string]string {
 	return map[string]string{
 		"AcmeDirectories":       "pebble=" + pebble.Directory(a.kept.Directory),
+		"AcmeRoots":             string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.ca.Raw})),
 		"DnsResolvers":          fmt.Sprintf("127.0.0.1:%d", a.kept.DNS.Resolver),
 		"AllowPrivateAddresses": "true",
 	}
@@ -162,7 +169,7 @@ func (s *stack) beginACME(ctx context.Context) (err error) {
 		})
 		parts.Go(func() {
 			a.pebble, pebbleErr = pebble.Start(ctx, pebble.Options{
-				Dir: a.dir, Resolver: a.parameters()["DnsResolvers"], Port: a.kept.Directory, ManagementPort: a.kept.Management,
+				Dir: a.dir, CA: a.ca, Resolver: a.parameters()["DnsResolvers"], Port: a.kept.Directory, ManagementPort: a.kept.Management,
 				Env: moods(os.Environ()), ExternalAccounts: external, Log: a.log,
 			})
 		})
@@ -193,13 +200,6 @@ func (a *acme) stop() {
 	}
 	parts.Wait()
 	_ = a.log.Close()
-}
-
-// environment is what functions need to trust the CA's HTTPS.
-func (a *acme) environment(env map[string]string) {
-	if a != nil {
-		maps.Copy(env, pebble.Environment(a.dir))
-	}
 }
 
 // gone is closed when one of the programs has ended by itself.

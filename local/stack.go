@@ -228,7 +228,6 @@ func (s *stack) startFunctions(context.Context) error {
 	}
 	s.onStop(s.reportRoles)
 	env := map[string]string{}
-	s.acme.environment(env)
 	if err := s.offer(env, "SESV2", s.roles.SES(s.template, mailbox)); err != nil {
 		return err
 	}

@@ -30,8 +30,12 @@ func main() {
 		environ.Exit(err)
 	}
 	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
+	if err != nil {
+		environ.Exit(err)
+	}
 	h := &handler{
-		store: s, keys: keys, providers: providers, ca: acme.NewClients(guard.Client(10 * time.Second)),
+		store: s, keys: keys, providers: providers, ca: acme.NewClients(cas.Client(10 * time.Second)),
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
 	}
 	gateway.Serve(h.routes())

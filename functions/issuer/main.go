@@ -43,8 +43,12 @@ func main() {
 		dnssolver.SetResolvers(resolvers)
 	}
 	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
+	if err != nil {
+		environ.Exit(err)
+	}
 	i := &issuer{
-		store: s, keys: keys, queue: queue, guard: guard, ca: acme.NewClients(guard.Client(20 * time.Second)),
+		store: s, keys: keys, queue: queue, guard: guard, ca: acme.NewClients(cas.Client(20 * time.Second)),
 		now: time.Now, log: slog.New(slog.NewJSONHandler(os.Stdout, nil)),
 	}
 	lambda.Start(i.receive)

@@ -263,7 +263,7 @@ func newRig(t testing.TB, o options) *rig {
 	r.environment = map[string]string{
 		"CREDENTIAL_TABLE": r.tables.Credentials, "RESOURCE_TABLE": r.tables.Resources, "SECRET_KEY": r.aws.key, "ORDER_QUEUE": r.aws.queue,
 		"ALLOW_PRIVATE_ADDRESSES": "true", "DNS_RESOLVERS": r.dns.Resolver,
-		"AWS_ENDPOINT_URL_DYNAMODB": db, "AWS_ENDPOINT_URL_KMS": kms, "AWS_ENDPOINT_URL_SQS": sqs, "SSL_CERT_FILE": trust(t, r.folder),
+		"AWS_ENDPOINT_URL_DYNAMODB": db, "AWS_ENDPOINT_URL_KMS": kms, "AWS_ENDPOINT_URL_SQS": sqs, "ACME_ROOTS": trust(),
 	}
 	r.functions = functions
 	r.start()
@@ -299,16 +299,11 @@ func (c theCA) RoundTrip(request *http.Request) (*http.Response, error) {
 	return ca.Client().Transport.RoundTrip(request)
 }
 
-// trust writes the root of httptest's servers.
-func trust(t testing.TB, dir string) string {
+// trust is the root of httptest's servers.
+func trust() string {
 	server := httptest.NewTLSServer(nil)
 	defer server.Close()
-	file := filepath.Join(dir, "roots.pem")
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 }
 
 // checkSecrets: nothing secret in the functions' output, whatever happened.

@@ -32,8 +32,12 @@ func main() {
 		environ.Exit(err)
 	}
 	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
+	if err != nil {
+		environ.Exit(err)
+	}
 	r := &renewals{
-		store: s, send: queue.Send, ca: acme.NewClients(guard.Client(5 * time.Second)), now: time.Now,
+		store: s, send: queue.Send, ca: acme.NewClients(cas.Client(5 * time.Second)), now: time.Now,
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)),
 	}
 	lambda.Start(func(ctx context.Context) error { return r.run(ctx) })

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -17,8 +18,16 @@ import (
 // lifetime is longer than a stack runs.
 const lifetime = 365 * 24 * time.Hour
 
-// makeCertificate makes a CA, which signs one certificate and is then without its key, and writes both
-// and the bundle for the functions.
+// MakeCertificate makes a CA, which signs the certificate of Pebble's HTTPS and is then without its key, and
+// writes both into Pebble's folder.
+func MakeCertificate(dir string) (*x509.Certificate, error) {
+	ca, err := makeCertificate(dir)
+	if err != nil {
+		return nil, fmt.Errorf("make Pebble's certificate: %w", err)
+	}
+	return ca, nil
+}
+
 func makeCertificate(dir string) (*x509.Certificate, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -60,10 +69,6 @@ func makeCertificate(dir string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := systemRoots()
-	if err != nil {
-		return nil, err
-	}
 	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
 	for _, file := range []struct {
 		name string
@@ -71,7 +76,6 @@ func makeCertificate(dir string) (*x509.Certificate, error) {
 		mode os.FileMode
 	}{
 		{"pebble-ca.pem", caPEM, 0o644},
-		{"pebble-roots.pem", append(roots, caPEM...), 0o644},
 		{"pebble-server.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644},
 		{"pebble-server-key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600},
 	} {

@@ -5,7 +5,6 @@
 //
 //	pebble-ca.pem             who signed the certificate of its HTTPS, made at each start
 //	pebble-server.pem, -key   that certificate and its key; the CA's own key is not kept
-//	pebble-roots.pem          that CA and the system's roots, for the functions
 //	pebble-root.pem           the root of what it issues: openssl verify -CAfile
 //	pebble-intermediate.pem   the intermediate that signs, also in every chain: openssl verify -untrusted
 //	pebble.json               its configuration
@@ -19,7 +18,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -49,6 +47,9 @@ type Options struct {
 	Resolver       string // host:port of the DNS server that it validates with
 	Port           int    // of the directory; any free one when 0
 	ManagementPort int    // any free one when 0
+
+	// CA is what MakeCertificate made in Dir, for who has to know it before Pebble runs; made at the start when nil.
+	CA *x509.Certificate
 
 	// Env has variables of Pebble's own: PEBBLE_WFE_NONCEREJECT (percent), PEBBLE_AUTHZREUSE (percent),
 	// PEBBLE_VA_NOSLEEP and PEBBLE_VA_SLEEPTIME (seconds), PEBBLE_CHAIN_LENGTH, PEBBLE_ALTERNATE_ROOTS.
@@ -95,9 +96,10 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make its folder: %w", err)
 	}
-	ca, err := makeCertificate(o.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("make its certificate: %w", err)
+	if o.CA == nil {
+		if o.CA, err = MakeCertificate(o.Dir); err != nil {
+			return nil, err
+		}
 	}
 	if err := writeConfiguration(o); err != nil {
 		return nil, err
@@ -112,7 +114,7 @@ func start(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
-	roots.AddCert(ca)
+	roots.AddCert(o.CA)
 	s := &Server{
 		Directory:  Directory(o.Port),
 		Management: "https://" + address(o.ManagementPort),
@@ -242,39 +244,4 @@ func writeConfiguration(o Options) error {
 		return fmt.Errorf("write its configuration: %w", err)
 	}
 	return nil
-}
-
-// Environment makes a Go program trust a Pebble whose folder this is: Go reads SSL_CERT_FILE on Linux,
-// and lego the others on every system, macOS too, where Go asks the keychain instead of a file.
-func Environment(dir string) map[string]string {
-	return map[string]string{
-		"SSL_CERT_FILE":            filepath.Join(dir, "pebble-roots.pem"),
-		"LEGO_CA_CERTIFICATES":     filepath.Join(dir, "pebble-ca.pem"),
-		"LEGO_CA_SYSTEM_CERT_POOL": "true",
-	}
-}
-
-// systemRoots is the file of roots that Go reads on this system, if any; macOS has none.
-func systemRoots() ([]byte, error) {
-	files := []string{ // as in crypto/x509
-		"/etc/ssl/certs/ca-certificates.crt",
-		"/etc/pki/tls/certs/ca-bundle.crt",
-		"/etc/ssl/ca-bundle.pem",
-		"/etc/pki/tls/cacert.pem",
-		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-		"/etc/ssl/cert.pem",
-	}
-	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
-		files = []string{file}
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err == nil {
-			return append(text, '\n'), nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("read the system's roots: %w", err)
-		}
-	}
-	return nil, nil
 }

@@ -11,12 +11,10 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -283,47 +281,5 @@ func TestEnvironment(t *testing.T) {
 		if got := strings.Join(environment(test.asked), " "); got != test.want {
 			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
 		}
-	}
-}
-
-// TestProgramsTrustIt runs this test again as a program that has nothing but the environment to know
-// whom to trust.
-func TestProgramsTrustIt(t *testing.T) {
-	if directory := os.Getenv("BB_TEST_DIRECTORY"); directory != "" {
-		user := &account{}
-		for name, client := range map[string]*http.Client{"net/http": http.DefaultClient, "lego": lego.NewConfig(user).HTTPClient} {
-			if name == "net/http" && runtime.GOOS == "darwin" {
-				continue
-			}
-			response, err := client.Get(directory)
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			response.Body.Close()
-		}
-		return
-	}
-	m := newMachine(t, Options{})
-	run := func(env map[string]string) (string, error) {
-		c := exec.Command(os.Args[0], "-test.run=^TestProgramsTrustIt$")
-		c.Env = []string{"BB_TEST_DIRECTORY=" + m.Directory}
-		for name, value := range env {
-			c.Env = append(c.Env, name+"="+value)
-		}
-		said, err := c.CombinedOutput()
-		return string(said), err
-	}
-	if said, err := run(Environment(m.dir)); err != nil {
-		t.Errorf("%v: %s", err, said)
-	}
-	if said, err := run(nil); err == nil || !strings.Contains(said, "certificate") {
-		t.Errorf("without the environment: %v: %s", err, said)
-	}
-	bundle, err := os.ReadFile(Environment(m.dir)["SSL_CERT_FILE"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if system, err := systemRoots(); err != nil || !bytes.HasPrefix(bundle, system) || len(bundle) == len(system) {
-		t.Errorf("the bundle is not the system's roots and one more: %v", err)
 	}
 }

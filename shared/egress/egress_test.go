@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -467,4 +468,27 @@ func FuzzCheckURL(f *testing.F) {
 			t.Errorf("%q is accepted and names a host of the local network", raw)
 		}
 	})
+}
+
+// The roots of a deployment are trusted beside the system's, and what is not PEM keeps a function from starting.
+func TestTrusting(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	root := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	for roots, trusted := range map[string]bool{"": false, " \n": false, root: true, root + "\n" + root: true} {
+		guard, err := Guard{AllowPrivate: true}.Trusting(roots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := guard.Client(5 * time.Second).Get(server.URL)
+		if err == nil {
+			response.Body.Close()
+		}
+		if (err == nil) != trusted {
+			t.Errorf("%.30q: %v", roots, err)
+		}
+	}
+	if guard, err := (Guard{}).Trusting("no PEM"); err == nil || guard.Roots != nil {
+		t.Error("what is no PEM is taken")
+	}
 }
