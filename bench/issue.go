@@ -122,7 +122,6 @@ type stackIssuer struct {
 	stack             *stack
 	cookie            string
 	account, provider int64
-	last              int64 // certificates there are
 }
 
 func newStackIssuer(ctx context.Context, s *stack) (*stackIssuer, error) {

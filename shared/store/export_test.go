@@ -194,14 +194,12 @@ func (s *Store) batches(ctx context.Context) (writes chan<- write, failed func()
 				batch = nil
 			}
 			for w := range in {
-				item := map[string]types.AttributeValue{}
+				item := w.at.attributes()
 				if w.item != nil {
 					var err error
 					if item, err = attributevalue.MarshalMap(w.item); err != nil {
 						errs[i] = err
 					}
-				} else {
-					item = w.at.attributes()
 				}
 				for at, n := range w.counts {
 					item[strconv.FormatInt(at, 10)] = number(n)
