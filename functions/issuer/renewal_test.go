@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"cjj365.cc/bb/local/pebble"
+	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/storetest"
@@ -142,6 +143,31 @@ func TestARenewal(t *testing.T) {
 	r.finish(c)
 	if last := r.read(c); last.Tries != 0 || !last.Failure.At.IsZero() || last.Current.Serial == second.Current.Serial {
 		t.Errorf("after the next try: %+v, %+v", last.Current, last.Failure)
+	}
+}
+
+// A CA that refuses a renewal for the certificate that it says it replaces gets an order that says nothing of it.
+func TestACAThatDoesNotFindWhatIsReplaced(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"alreadyReplaced", "malformed", "unauthorized", "serverInternal"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			slot(t)
+			r := newRig(t, options{})
+			c := r.create(certificate.Certificate{})
+			r.finish(c)
+			r.refuse = func(name string) *acme.Problem {
+				if asked := r.replaced(); name == newOrder && asked[len(asked)-1] != "" {
+					return &acme.Problem{Type: "urn:ietf:params:acme:error:" + kind, Status: 409, Detail: "for a test"}
+				}
+				return nil
+			}
+			c = r.renew(c)
+			if err := r.deliver(c); err != nil {
+				t.Fatal(err)
+			}
+			r.checkIssued(c, 2)
+		})
 	}
 }
 

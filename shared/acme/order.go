@@ -106,9 +106,10 @@ func (c *Client) NewOrder(ctx context.Context, by Account, w Wish) (Order, error
 	}
 	var o Order
 	a, err := c.post(ctx, by, d.NewOrder, request, &o)
-	// That this one replaces another is worth less than that there is one: a CA that refuses the order for it
-	// (another replaced it before, RFC 9773 §5, or the CA no longer knows its issuer) is asked without.
-	if w.Replaces != "" && (Is(err, "alreadyReplaced") || Is(err, "malformed")) {
+	// That this one replaces another is worth less than that there is one: a CA that may have refused the order
+	// for it (another replaced it before, RFC 9773 §5, it is another account's, or the CA does not find it, which
+	// Pebble has as serverInternal for one serial number in 256) is asked without.
+	if w.Replaces != "" && (Is(err, "alreadyReplaced") || Is(err, "malformed") || Is(err, "unauthorized") || Is(err, "serverInternal")) {
 		delete(request, "replaces")
 		a, err = c.post(ctx, by, d.NewOrder, request, &o)
 	}
