@@ -157,13 +157,7 @@ type createRequest struct {
 	Body newAccount
 }
 
-type createResponse struct {
-	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
-	Body     wire.Data[Account]
-}
-
-func (h *handler) create(ctx context.Context, in *createRequest) (*createResponse, error) {
-	caller, _ := access.FromContext(ctx)
+func (h *handler) create(ctx context.Context, in *createRequest) (*idempotency.Answer[Account], error) {
 	now := h.now()
 	a := acmeaccount.Account{User: in.User, CreatedAt: now, UpdatedAt: now}
 	if in.Body.Name == nil {
@@ -181,7 +175,7 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*createRespons
 	if err != nil {
 		return nil, err
 	}
-	shown, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "create-acme-account", in.Body, now,
+	return idempotency.Do(ctx, h.store, &in.Header, "create-acme-account", in.Body, now,
 		func(seal func(Account) (*store.Idempotency, error)) (Account, error) {
 			var err error
 			if a.ID, err = h.store.NextACMEAccountID(ctx); err != nil {
@@ -200,14 +194,6 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*createRespons
 			h.audit(ctx, "created", a)
 			return show(a), nil
 		})
-	if err != nil {
-		return nil, err
-	}
-	r := &createResponse{Body: wire.Data[Account]{Data: shown}}
-	if replayed {
-		r.Replayed = "true"
-	}
-	return r, nil
 }
 
 // keep makes the account's key and seals it and the key of the binding.

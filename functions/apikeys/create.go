@@ -33,12 +33,7 @@ type minted struct {
 	Token string `json:"token" doc:"The plaintext token. It is not shown again."`
 }
 
-type mintedResponse struct {
-	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
-	Body     wire.Data[minted]
-}
-
-func (h *handler) create(ctx context.Context, in *createRequest) (*mintedResponse, error) {
+func (h *handler) create(ctx context.Context, in *createRequest) (*idempotency.Answer[minted], error) {
 	caller, _ := access.FromContext(ctx)
 	now := h.now()
 	if caller.Superseded {
@@ -59,7 +54,7 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*mintedRespons
 	if err != nil {
 		return nil, err
 	}
-	answer, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "create-api-key", in.Body, now,
+	return idempotency.Do(ctx, h.store, &in.Header, "create-api-key", in.Body, now,
 		func(seal func(minted) (*store.Idempotency, error)) (minted, error) {
 			id, err := h.store.NextAPIKeyID(ctx)
 			if err != nil {
@@ -78,18 +73,6 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*mintedRespons
 			h.audit(ctx, "created", in.User, id)
 			return answer, nil
 		})
-	if err != nil {
-		return nil, err
-	}
-	return answerMinted(answer, replayed), nil
-}
-
-func answerMinted(answer minted, replayed bool) *mintedResponse {
-	r := &mintedResponse{Body: wire.Data[minted]{Data: answer}}
-	if replayed {
-		r.Replayed = "true"
-	}
-	return r
 }
 
 // granted checks that the permissions exist and that the maker holds each.

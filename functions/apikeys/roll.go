@@ -23,7 +23,7 @@ type rollBody struct {
 	Grace *int64 `json:"grace_seconds,omitempty" minimum:"0" maximum:"86400" doc:"How long the token before works after the first use of the new one, in seconds; 300 if absent."`
 }
 
-func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, error) {
+func (h *handler) roll(ctx context.Context, in *rollRequest) (*idempotency.Answer[minted], error) {
 	caller, _ := access.FromContext(ctx)
 	if caller.Superseded {
 		return nil, errSuperseded
@@ -34,7 +34,7 @@ func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, e
 	}
 	now := h.now()
 	request := struct{ ID, Grace int64 }{in.ID, int64(grace)}
-	answer, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "roll-api-key", request, now,
+	answer, err := idempotency.Do(ctx, h.store, &in.Header, "roll-api-key", request, now,
 		func(seal func(minted) (*store.Idempotency, error)) (minted, error) {
 			before, err := h.store.APIKey(ctx, in.User, in.ID)
 			if err != nil {
@@ -62,10 +62,7 @@ func (h *handler) roll(ctx context.Context, in *rollRequest) (*mintedResponse, e
 	if errors.Is(err, store.ErrConflict) {
 		return nil, problem.Conflict.New("The API key was changed at the same time; try again.")
 	}
-	if err != nil {
-		return nil, err
-	}
-	return answerMinted(answer, replayed), nil
+	return answer, err
 }
 
 // mayTake refuses a key the token of another key that is stronger, lives longer or works from more

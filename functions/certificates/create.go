@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/acmeaccount"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/idempotency"
@@ -48,17 +47,12 @@ type CreateRequest struct {
 	Body newCertificate
 }
 
-type createResponse struct {
-	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
-	Body     wire.Data[Certificate]
-}
-
 type createAtAccountRequest struct {
 	CreateRequest
 	Account int64 `path:"account_id" minimum:"1" maximum:"9007199254740991"`
 }
 
-func (h *handler) createAtAccount(ctx context.Context, in *createAtAccountRequest) (*createResponse, error) {
+func (h *handler) createAtAccount(ctx context.Context, in *createAtAccountRequest) (*idempotency.Answer[Certificate], error) {
 	if in.Body.ACMEAccount == 0 {
 		in.Body.Account = wire.ID(in.Account)
 	} else if int64(in.Body.ACMEAccount) != in.Account {
@@ -67,8 +61,7 @@ func (h *handler) createAtAccount(ctx context.Context, in *createAtAccountReques
 	return h.create(ctx, &in.CreateRequest)
 }
 
-func (h *handler) create(ctx context.Context, in *CreateRequest) (*createResponse, error) {
-	caller, _ := access.FromContext(ctx)
+func (h *handler) create(ctx context.Context, in *CreateRequest) (*idempotency.Answer[Certificate], error) {
 	now := h.now()
 	c, csr, err := in.Body.certificate(in.User, now)
 	if err != nil {
@@ -87,7 +80,7 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*createRespons
 	if c.DNSProvider == 0 && atOnce {
 		return nil, problem.MissingField.New("dns_provider_id: name the DNS provider that proves control of the names.").With("field", "dns_provider_id")
 	}
-	shown, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "create-certificate", in.Body, now,
+	return idempotency.Do(ctx, h.store, &in.Header, "create-certificate", in.Body, now,
 		func(seal func(Certificate) (*store.Idempotency, error)) (Certificate, error) {
 			var err error
 			if c.ID, err = h.store.NextCertificateID(ctx); err != nil {
@@ -115,14 +108,6 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*createRespons
 			}
 			return answer, nil
 		})
-	if err != nil {
-		return nil, err
-	}
-	r := &createResponse{Body: wire.Data[Certificate]{Data: shown}}
-	if replayed {
-		r.Replayed = "true"
-	}
-	return r, nil
 }
 
 func taken(err error, c certificate.Certificate) error {

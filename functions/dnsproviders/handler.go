@@ -120,13 +120,7 @@ type newProvider struct {
 	Config map[string]any `json:"config" doc:"As the kind's schema has it."`
 }
 
-type createResponse struct {
-	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
-	Body     wire.Data[Provider]
-}
-
-func (h *handler) create(ctx context.Context, in *createRequest) (*createResponse, error) {
-	caller, _ := access.FromContext(ctx)
+func (h *handler) create(ctx context.Context, in *createRequest) (*idempotency.Answer[Provider], error) {
 	now := h.now()
 	if err := wire.CheckName(in.Body.Name); err != nil {
 		return nil, err
@@ -139,7 +133,7 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*createRespons
 	if err != nil {
 		return nil, err
 	}
-	shown, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "create-dns-provider", in.Body, now,
+	return idempotency.Do(ctx, h.store, &in.Header, "create-dns-provider", in.Body, now,
 		func(seal func(Provider) (*store.Idempotency, error)) (Provider, error) {
 			p := dnsprovider.Provider{User: in.User, Name: in.Body.Name, Config: config, CreatedAt: now, UpdatedAt: now}
 			var err error
@@ -159,14 +153,6 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*createRespons
 			h.audit(ctx, "created", p.User, p.ID)
 			return show(p), nil
 		})
-	if err != nil {
-		return nil, err
-	}
-	r := &createResponse{Body: wire.Data[Provider]{Data: shown}}
-	if replayed {
-		r.Replayed = "true"
-	}
-	return r, nil
 }
 
 // keep seals the secrets of a provider's config.

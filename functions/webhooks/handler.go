@@ -179,21 +179,7 @@ type createRequest struct {
 	Body Settings
 }
 
-type secretResponse struct {
-	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
-	Body     wire.Data[withSecret]
-}
-
-func answer(shown withSecret, replayed bool) *secretResponse {
-	r := &secretResponse{Body: wire.Data[withSecret]{Data: shown}}
-	if replayed {
-		r.Replayed = "true"
-	}
-	return r
-}
-
-func (h *handler) create(ctx context.Context, in *createRequest) (*secretResponse, error) {
-	caller, _ := access.FromContext(ctx)
+func (h *handler) create(ctx context.Context, in *createRequest) (*idempotency.Answer[withSecret], error) {
 	now := h.now()
 	e := webhook.Endpoint{User: in.User, CreatedAt: now, UpdatedAt: now}
 	switch {
@@ -205,7 +191,7 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*secretRespons
 	if err := h.apply(in.Body, &e); err != nil {
 		return nil, err
 	}
-	shown, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "create-webhook", in.Body, now,
+	return idempotency.Do(ctx, h.store, &in.Header, "create-webhook", in.Body, now,
 		func(seal func(withSecret) (*store.Idempotency, error)) (withSecret, error) {
 			var err error
 			if e.ID, err = h.store.NextWebhookID(ctx); err != nil {
@@ -226,10 +212,6 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*secretRespons
 			h.audit(ctx, "created", e.User, e.ID)
 			return shown, nil
 		})
-	if err != nil {
-		return nil, err
-	}
-	return answer(shown, replayed), nil
 }
 
 type updateRequest struct {
@@ -276,10 +258,9 @@ type rollRequest struct {
 	idempotency.Header
 }
 
-func (h *handler) roll(ctx context.Context, in *rollRequest) (*secretResponse, error) {
-	caller, _ := access.FromContext(ctx)
+func (h *handler) roll(ctx context.Context, in *rollRequest) (*idempotency.Answer[withSecret], error) {
 	now := h.now()
-	shown, replayed, err := idempotency.Do(ctx, h.store, &in.Header, caller, "roll-webhook-secret", in.ID, now,
+	answer, err := idempotency.Do(ctx, h.store, &in.Header, "roll-webhook-secret", in.ID, now,
 		func(seal func(withSecret) (*store.Idempotency, error)) (withSecret, error) {
 			e, err := h.store.Webhook(ctx, in.User, in.ID)
 			if err != nil {
@@ -302,10 +283,7 @@ func (h *handler) roll(ctx context.Context, in *rollRequest) (*secretResponse, e
 			h.audit(ctx, "secret rolled", e.User, e.ID)
 			return shown, nil
 		})
-	if err != nil {
-		return nil, changed(err)
-	}
-	return answer(shown, replayed), nil
+	return answer, changed(err)
 }
 
 func changed(err error) error {

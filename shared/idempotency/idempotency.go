@@ -24,6 +24,7 @@ import (
 	"cjj365.cc/bb/shared/authn"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/wire"
 )
 
 // Header is what a request embeds to be repeatable.
@@ -40,10 +41,31 @@ func (h *Header) Resolve(ctx huma.Context) []error {
 	return nil
 }
 
-// Do carries out create once. create is given what seals its answer into the record that it must store
-// with what it creates; the record is nil if the request has no key. It returns store.ErrConflict if
-// the record exists already. replayed tells that answer is that of an earlier request.
-func Do[T any](ctx context.Context, s *store.Store, h *Header, caller access.Caller, operation string, request any, now time.Time,
+// Answer is the answer to such a request.
+type Answer[T any] struct {
+	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
+	Body     wire.Data[T]
+}
+
+// Do carries out create once, for the caller of ctx. create is given what seals its answer into the record that
+// it must store with what it creates; the record is nil if the request has no key. It returns store.ErrConflict
+// if the record exists already.
+func Do[T any](ctx context.Context, s *store.Store, h *Header, operation string, request any, now time.Time,
+	create func(seal func(T) (*store.Idempotency, error)) (T, error)) (*Answer[T], error) {
+	caller, _ := access.FromContext(ctx)
+	answer, replayed, err := once(ctx, s, h, caller, operation, request, now, create)
+	if err != nil {
+		return nil, err
+	}
+	a := &Answer[T]{Body: wire.Data[T]{Data: answer}}
+	if replayed {
+		a.Replayed = "true"
+	}
+	return a, nil
+}
+
+// once is Do; replayed tells that answer is that of an earlier request.
+func once[T any](ctx context.Context, s *store.Store, h *Header, caller access.Caller, operation string, request any, now time.Time,
 	create func(seal func(T) (*store.Idempotency, error)) (T, error)) (answer T, replayed bool, err error) {
 	if h.Key == "" {
 		answer, err = create(func(T) (*store.Idempotency, error) { return nil, nil })
