@@ -139,7 +139,7 @@ func (a *acme) parameters() map[string]string {
 		"AcmeDirectories":       "pebble=" + pebble.Directory(a.kept.Directory),
 		"AcmeRoots":             string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.ca.Raw})),
 		"DnsResolvers":          fmt.Sprintf("127.0.0.1:%d", a.kept.DNS.Resolver),
-		"AllowPrivateAddresses": "true",
+		"AllowPrivateAddresses": "loopback",
 	}
 }
 

@@ -27,7 +27,7 @@ func TestAStackThatOrdersCertificatesHasACAAndDNS(t *testing.T) {
 	for _, want := range []string{
 		"ACME_DIRECTORIES=pebble=" + p.ACME.Directory,
 		"DNS_RESOLVERS=" + p.DNS.Resolver,
-		"ALLOW_PRIVATE_ADDRESSES=true",
+		"ALLOW_PRIVATE_ADDRESSES=loopback",
 		"ACME_ROOTS=-----BEGIN CERTIFICATE-----",
 	} {
 		if !strings.Contains(environment, want) {

@@ -346,19 +346,19 @@ func (h *handler) tellContact(ctx context.Context, a acmeaccount.Account) error 
 		return err
 	}
 	if err := h.ca.At(a.Directory).SetContact(ctx, by, a.Email); err != nil {
-		failed := problem.Conflict.New("The account is not changed: %s Try again.", sentence(words(err)))
-		failed.Cause = err
-		return failed.With("field", "email")
+		return ofTheCA("The account is not changed", err)
 	}
 	return nil
 }
 
-// words are the CA's, if it refused.
-func words(err error) string {
-	if acmekey.Refused(err) {
-		return err.Error()
+// ofTheCA is the answer to a failure of the CA's, in its words; ours stays internal.
+func ofTheCA(what string, err error) error {
+	if !acmekey.OfTheCA(err) {
+		return err
 	}
-	return "The CA cannot be reached."
+	failed := problem.Conflict.New("%s: %s. Try again.", what, strings.TrimRight(err.Error(), ". "))
+	failed.Cause = err
+	return failed
 }
 
 func (h *handler) delete(ctx context.Context, in *Path) (*struct{}, error) {
@@ -385,17 +385,19 @@ func (h *handler) register(ctx context.Context, in *Path) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	url, why := "", ""
-	if url, err = acmekey.Register(ctx, h.keys, h.ca.At(a.Directory), a, by); err != nil {
-		why = words(err)
+	url, failed := acmekey.Register(ctx, h.keys, h.ca.At(a.Directory), a, by)
+	why := ""
+	if failed != nil {
+		if !acmekey.OfTheCA(failed) {
+			return nil, failed
+		}
+		why = failed.Error()
 	}
 	if err := h.store.RegisterACMEAccount(ctx, in.User, in.ID, "", url, why, h.now()); err != nil {
 		return nil, missing(err, in.ID)
 	}
-	if why != "" {
-		failed := problem.Conflict.New("The account is not registered: %s Try again.", sentence(why))
-		failed.Cause = err
-		return nil, failed
+	if failed != nil {
+		return nil, ofTheCA("The account is not registered", failed)
 	}
 	h.audit(ctx, "registered", a)
 	if a, err = h.store.ACMEAccount(ctx, in.User, in.ID); err != nil {
@@ -403,9 +405,6 @@ func (h *handler) register(ctx context.Context, in *Path) (*response, error) {
 	}
 	return answer(a), nil
 }
-
-// sentence ends words with a full stop.
-func sentence(words string) string { return strings.TrimRight(words, ". ") + "." }
 
 func missing(err error, id int64) error {
 	if errors.Is(err, store.ErrNotFound) {

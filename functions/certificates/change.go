@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -144,17 +145,23 @@ func (h *handler) issue(ctx context.Context, in *issueRequest) (*struct{}, error
 	}
 	after := c
 	after.UpdatedAt = now
-	after, err = h.store.UpdateCertificate(ctx, c, after, open)
-	if errors.Is(err, store.ErrConflict) {
-		return nil, errIssuing
-	}
-	if err != nil {
+	if err := h.store.Count(ctx, orders(in.User), orderLimit, now); err != nil {
 		return nil, err
+	}
+	after, err = h.store.UpdateCertificate(ctx, c, after, open)
+	if err != nil {
+		return nil, changed(err)
 	}
 	h.audit(ctx, "issue opened", after)
 	h.send(ctx, after)
 	return nil, nil
 }
+
+// orderLimit is how many orders a user may open by the API; what renews itself is not counted. Let's Encrypt lets an
+// account have 300 in three hours.
+var orderLimit = store.Limit{Most: 600, Window: time.Hour}
+
+func orders(user int64) string { return fmt.Sprintf("order#%d", user) }
 
 var errIssuing = problem.Conflict.New("The certificate is being issued. Wait for it with GET ?wait=20.")
 
@@ -243,6 +250,9 @@ var errNotIssued = problem.NotIssued.New("The certificate has not been issued ye
 
 func (h *handler) leaf(ctx context.Context, c certificate.Certificate) (*x509.Certificate, error) {
 	m, err := h.store.Material(ctx, c.ID, c.Current.Issue)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, problem.Conflict.New("The certificate was renewed at this moment. Read it again.")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -263,16 +273,13 @@ func (h *handler) revokeAtCA(ctx context.Context, c certificate.Certificate, lea
 	if err != nil {
 		return err
 	}
-	if err := h.ca.At(a.Directory).Revoke(ctx, by, leaf.Raw, reason); err != nil {
-		words := "The CA cannot be reached."
-		if acmekey.Refused(err) {
-			words = err.Error()
-		}
-		failed := problem.Conflict.New("The certificate is not revoked: %s Try again.", strings.TrimRight(words, ". ")+".")
+	err = h.ca.At(a.Directory).Revoke(ctx, by, leaf.Raw, reason)
+	if err != nil && acmekey.OfTheCA(err) {
+		failed := problem.Conflict.New("The certificate is not revoked: %s. Try again.", strings.TrimRight(err.Error(), ". "))
 		failed.Cause = err
 		return failed
 	}
-	return nil
+	return err
 }
 
 // noteRevoked notes that the certificate in place is revoked. A renewal that came between has put another

@@ -447,7 +447,7 @@ func TestRevocation(t *testing.T) {
 	w.issued(t, c.ID)
 	w.Want(t, 400, w.session, "POST", one(c.ID)+"/revoke", `{"reason":"because"}`)
 	// The CA cannot be reached: nothing is revoked, and it can be tried again.
-	if a := w.Want(t, 409, w.session, "POST", one(c.ID)+"/revoke", `{"reason":"superseded"}`); !strings.Contains(a.Error.What, "not revoked") || strings.Contains(a.Body, "127.0.0.1") {
+	if a := w.Want(t, 409, w.session, "POST", one(c.ID)+"/revoke", `{"reason":"superseded"}`); !strings.Contains(a.Error.What, "not revoked") || !strings.HasSuffix(a.Error.What, "Try again.") {
 		t.Errorf("answered %s", a.Body)
 	}
 	var shown Certificate
@@ -645,7 +645,7 @@ func FuzzCreate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(c.Names) == 0 || len(c.Names) > certificate.MaxNames || c.Account <= 0 || c.CallersKey != (len(der) > 0) {
+		if len(c.Names) == 0 || len(c.Names) > pki.MaxNames || c.Account <= 0 || c.CallersKey != (len(der) > 0) {
 			t.Fatalf("%+v", c)
 		}
 		for i, name := range c.Names {

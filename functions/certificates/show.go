@@ -57,7 +57,7 @@ type Progress struct {
 	StartedAt int64         `json:"started_at"`
 	Tries     int           `json:"tries" doc:"Since it last got on."`
 	NextTry   int64         `json:"next_try_at" doc:"When it is taken up again; past while it is worked on."`
-	Failure   *IssueFailure `json:"waits_for,omitempty" doc:"What the last try failed for; absent if it did not."`
+	Failure   *IssueFailure `json:"waits_for,omitempty" doc:"What it waits for, such as what the last try failed for; absent if for nothing."`
 }
 
 // IssueFailure is why an issue failed or waits.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"cjj365.cc/bb/shared/access"
@@ -19,7 +20,11 @@ type handler struct {
 	store *store.Store
 	keys  *kmskey.Key
 	guard egress.Guard
+	now   func() time.Time
 }
+
+// tries is how many probes a user may have made: they send to whatever address a provider names.
+var tries = store.Limit{Most: 20, Window: time.Minute}
 
 func (h *handler) routes() *wire.API {
 	a := wire.New()
@@ -62,6 +67,9 @@ func (h *handler) test(ctx context.Context, in *request) (*response, error) {
 		return nil, problem.NotFound.New("There is no DNS provider %d.", in.ID)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := h.store.Count(ctx, fmt.Sprintf("dns-probe#%d", in.User), tries, h.now()); err != nil {
 		return nil, err
 	}
 	secrets, err := h.keys.Open(ctx, kmskey.DNSProvider(p.User, p.ID), p.Secrets)

@@ -46,7 +46,7 @@ func TestAProbe(t *testing.T) {
 	tables, keys, now := storetest.New(t), awstest.Key(t), storetest.Now()
 	provider := func(owner int64, config string) int64 {
 		t.Helper()
-		parsed, err := dnsprovider.Parse("httpreq", json.RawMessage(config), egress.Guard{AllowPrivate: true})
+		parsed, err := dnsprovider.Parse("httpreq", json.RawMessage(config), egress.Guard{AllowPrivate: true, AllowLoopback: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,8 +68,8 @@ func TestAProbe(t *testing.T) {
 	}
 	good, wrong, foreign := provider(1, config(password)), provider(1, config("not the password")), provider(2, config(password))
 	down := provider(1, `{"endpoint":"http://127.0.0.1:9"}`)
-	open := functiontest.New(t, (&handler{store: tables.Store, keys: keys, guard: egress.Guard{AllowPrivate: true}}).routes(), "")
-	closed := functiontest.New(t, (&handler{store: tables.Store, keys: keys}).routes(), "")
+	open := functiontest.New(t, (&handler{store: tables.Store, keys: keys, guard: egress.Allowing("loopback"), now: storetest.Now}).routes(), "")
+	closed := functiontest.New(t, (&handler{store: tables.Store, keys: keys, now: storetest.Now}).routes(), "")
 	path := func(id int64) string { return fmt.Sprintf("/apiv1/users/1/dns-providers/%d/test", id) }
 	session := functiontest.Session(1, now)
 

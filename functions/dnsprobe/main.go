@@ -5,6 +5,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"cjj365.cc/bb/shared/dnssolver"
 	"cjj365.cc/bb/shared/egress"
@@ -27,6 +28,6 @@ func main() {
 	if resolvers := environ.List("DNS_RESOLVERS"); len(resolvers) > 0 {
 		dnssolver.SetResolvers(resolvers)
 	}
-	h := &handler{store: s, keys: keys, guard: egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}}
+	h := &handler{store: s, keys: keys, guard: egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES")), now: time.Now}
 	gateway.Serve(h.routes())
 }

@@ -24,7 +24,7 @@ func main() {
 		environ.Exit(err)
 	}
 	h := &handler{
-		store: s, keys: keys, guard: egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"},
+		store: s, keys: keys, guard: egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES")),
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
 	}
 	gateway.Serve(h.routes())

@@ -18,22 +18,57 @@ import (
 type proof struct {
 	authorization acme.Authorization
 	challenge     acme.Challenge
-	record        certificate.Record
+	name, keyAuth string // of the record
 }
 
-// authorize proves control of the order's names: records set, seen, checked by the CA.
+// pending tells whether the CA has not begun to check.
+func (p proof) pending() bool { return p.challenge.Status == acme.Pending }
+
+// authorize proves control of the order's names: records set, seen, checked by the CA. Where a DNS provider holds
+// few records at a time, so many names are proved at a time.
 func (s *issue) authorize(ctx context.Context) error {
 	proofs, err := s.proofs(ctx)
 	if err != nil {
 		return s.at(certificate.AtPresent, err)
 	}
-	if err := s.present(ctx, proofs); err != nil {
-		return s.at(certificate.AtPresent, err)
+	if len(proofs) > 0 {
+		solver, err := s.solver(ctx, s.certificate.DNSProvider)
+		if err != nil {
+			return s.at(certificate.AtPresent, err)
+		}
+		// Of an order before, which the CA gave up.
+		s.forget(ctx, cleanUpTime, func(r certificate.Record) bool { return s.needed(r, proofs) })
+		atOnce := solver.AtOnce()
+		if atOnce == 0 {
+			atOnce = len(proofs)
+		}
+		for some := range slices.Chunk(proofs, atOnce) {
+			if err := s.present(ctx, solver, some); err != nil {
+				return s.at(certificate.AtPresent, err)
+			}
+			if err := s.propagate(ctx, solver, some); err != nil {
+				return s.at(certificate.AtPropagate, err)
+			}
+			if err := s.validate(ctx, some); err != nil {
+				return s.at(certificate.AtValidate, err)
+			}
+		}
 	}
-	if err := s.propagate(ctx, proofs); err != nil {
-		return s.at(certificate.AtPropagate, err)
+	for look := 0; ; look++ { // an order may follow its authorizations with a delay
+		if s.atCA, err = s.ca.Order(ctx, s.by, s.order.URL); err != nil {
+			return s.at(certificate.AtValidate, err)
+		}
+		if s.atCA.Status != acme.Pending {
+			return nil
+		}
+		if err := s.rest(ctx, s.atCA.RetryAfter, look, "The CA has checked the names and does not go on yet."); err != nil {
+			return s.at(certificate.AtValidate, err)
+		}
 	}
-	return s.at(certificate.AtValidate, s.validate(ctx, proofs))
+}
+
+func (s *issue) needed(r certificate.Record, proofs []proof) bool {
+	return slices.ContainsFunc(proofs, func(p proof) bool { return p.name == r.Name && p.keyAuth == r.KeyAuth })
 }
 
 // proofs reads the authorizations that are still to be done.
@@ -65,7 +100,7 @@ func (s *issue) proofs(ctx context.Context) ([]proof, error) {
 		if err != nil {
 			return nil, err
 		}
-		proofs = append(proofs, proof{z, c, certificate.Record{Name: name(z), KeyAuth: keyAuth}})
+		proofs = append(proofs, proof{z, c, name(z), keyAuth})
 	}
 	return proofs, nil
 }
@@ -84,18 +119,21 @@ func refused(z acme.Authorization) error {
 	return &refusal{Failure: f, over: true}
 }
 
-// present sets the records. They are noted before, so that whoever takes over knows what to remove.
-func (s *issue) present(ctx context.Context, proofs []proof) error {
-	if len(proofs) == 0 {
-		return nil
-	}
-	if err := s.openSolver(ctx); err != nil {
-		return err
-	}
+// Times that a worker keeps for storing an order, or gives to one thing.
+const (
+	presentTime = 40 * time.Second // the least that is left when a record is set
+	saveEvery   = 10 * time.Second // while records are set
+	seeingTime  = 60 * time.Second // of one worker; then the order is put down and looked at later
+	cleanUpTime = 60 * time.Second
+)
+
+// present sets the records. They are noted before, so that whoever takes over knows what to remove, and which
+// are set is noted now and then, so that many names at a slow provider come to an end in several invocations.
+func (s *issue) present(ctx context.Context, solver *dnssolver.Solver, proofs []proof) error {
 	noted := len(s.order.Records)
 	for _, p := range proofs {
-		if !slices.Contains(s.order.Records, p.record) {
-			s.order.Records = append(s.order.Records, p.record)
+		if s.record(p) == nil {
+			s.order.Records = append(s.order.Records, certificate.Record{Name: p.name, KeyAuth: p.keyAuth, Provider: s.certificate.DNSProvider})
 		}
 	}
 	if len(s.order.Records) != noted || s.order.Step != certificate.AtPresent {
@@ -104,42 +142,73 @@ func (s *issue) present(ctx context.Context, proofs []proof) error {
 			return err
 		}
 	}
-	for _, p := range proofs {
-		if p.challenge.Status != acme.Pending { // the CA checks it already
+	saved := s.now()
+	for i, p := range proofs {
+		record := s.record(p)
+		if !p.pending() || record.Set {
 			continue
 		}
-		if err := s.dns.Present(ctx, p.record.Name, p.record.KeyAuth); err != nil {
+		if left(ctx) < presentTime && s.gotOn {
+			return &wait{2 * time.Second, certificate.Failure{
+				Step: certificate.AtPresent, Kind: "present", What: fmt.Sprintf("%d of %d records are set.", i, len(proofs)), Name: p.authorization.Name(),
+			}}
+		}
+		if err := solver.Present(ctx, p.name, p.keyAuth); err != nil {
 			return s.about(p, err)
+		}
+		record.Set, s.gotOn = true, true
+		if s.now().Sub(saved) > saveEvery {
+			saved = s.now()
+			if err := s.save(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// openSolver opens the credentials of the certificate's DNS provider.
-func (s *issue) openSolver(ctx context.Context) error {
-	if s.dns != nil {
-		return nil
+// record is what is noted of a proof's record at the certificate's DNS provider; nil for nothing.
+func (s *issue) record(p proof) *certificate.Record {
+	for i := range s.order.Records {
+		if r := &s.order.Records[i]; r.Name == p.name && r.KeyAuth == p.keyAuth && r.Provider == s.certificate.DNSProvider {
+			return r
+		}
 	}
-	if s.certificate.DNSProvider == 0 {
-		return &refusal{Failure: certificate.Failure{
+	return nil
+}
+
+// solver opens the credentials of a DNS provider, once.
+func (s *issue) solver(ctx context.Context, id int64) (*dnssolver.Solver, error) {
+	if opened := s.solvers[id]; opened != nil {
+		return opened, nil
+	}
+	if id == 0 {
+		return nil, &refusal{Failure: certificate.Failure{
 			Step: certificate.AtPresent, Kind: "no-dns-provider", What: "The certificate names no DNS provider that could answer the CA. Set dns_provider_id.", Permanent: true,
 		}}
 	}
-	p, err := s.store.DNSProvider(ctx, s.certificate.User, s.certificate.DNSProvider)
+	p, err := s.store.DNSProvider(ctx, s.order.User, id)
 	if err != nil {
-		return fmt.Errorf("DNS provider %d: %w", s.certificate.DNSProvider, err)
+		return nil, fmt.Errorf("DNS provider %d: %w", id, err)
 	}
 	secrets, err := s.keys.Open(ctx, kmskey.DNSProvider(p.User, p.ID), p.Secrets)
 	if err != nil {
-		return fmt.Errorf("DNS provider %d: %w", p.ID, err)
+		return nil, fmt.Errorf("DNS provider %d: %w", id, err)
 	}
 	defer clear(secrets)
 	config, err := p.Config.WithSecrets(secrets)
 	if err != nil {
-		return fmt.Errorf("DNS provider %d: %w", p.ID, err)
+		return nil, fmt.Errorf("DNS provider %d: %w", id, err)
 	}
-	s.dns, err = dnssolver.New(config, s.guard)
-	return err
+	opened, err := dnssolver.New(config, s.guard)
+	if err != nil {
+		return nil, err
+	}
+	if s.solvers == nil {
+		s.solvers = map[int64]*dnssolver.Solver{}
+	}
+	s.solvers[id] = opened
+	return opened, nil
 }
 
 // about names what a DNS provider's error is about.
@@ -149,41 +218,60 @@ func (s *issue) about(p proof, err error) error {
 		return err
 	}
 	f.Name = p.authorization.Name()
-	f.Record, _ = dnssolver.Record(p.record.Name, p.record.KeyAuth)
+	f.Record, _ = dnssolver.Record(p.name, p.keyAuth)
 	return &refusal{Failure: f, cause: err}
 }
 
-// propagate waits until the records can be seen.
-func (s *issue) propagate(ctx context.Context, proofs []proof) error {
-	if len(proofs) == 0 {
-		return nil
+// propagate waits until the records can be seen, from the time when they were first looked for, whichever
+// worker that was.
+func (s *issue) propagate(ctx context.Context, solver *dnssolver.Solver, proofs []proof) error {
+	if s.order.Waits.IsZero() {
+		s.order.Waits = s.now()
 	}
-	timeout, _ := s.dns.Timeout()
-	until := s.now().Add(timeout)
+	timeout := solver.Timeout()
+	until, patience := s.order.Waits.Add(timeout), s.now().Add(seeingTime)
 	for _, p := range proofs {
-		if p.challenge.Status != acme.Pending {
+		if !p.pending() {
 			continue
 		}
-		fqdn, value := dnssolver.Record(p.record.Name, p.record.KeyAuth)
+		fqdn, value := dnssolver.Record(p.name, p.keyAuth)
 		for look := 0; ; look++ {
-			seen, where, err := s.dns.Propagated(ctx, fqdn, value)
-			if err != nil {
-				return s.about(p, err)
-			}
+			seen, where, err := solver.Propagated(ctx, fqdn, value)
 			if seen {
 				break
 			}
-			if s.now().After(until) {
-				return &refusal{Failure: certificate.Failure{
-					Step: certificate.AtPropagate, Kind: "propagation", Name: p.authorization.Name(), Record: fqdn,
-					What: fmt.Sprintf("The record was set, and after %v %s still does not show it.", timeout, where),
-				}}
+			if err != nil {
+				var d *dnssolver.Error
+				if !errors.As(err, &d) || d.Permanent || ctx.Err() != nil {
+					return s.about(p, err)
+				}
+				where = d.What // a question that got no answer is asked again
 			}
-			if err := s.rest(ctx, 0, look); err != nil {
+			f := certificate.Failure{Step: certificate.AtPropagate, Kind: "propagation", Name: p.authorization.Name(), Record: fqdn}
+			now := s.now()
+			if now.After(until) {
+				s.order.Waits = time.Time{}
+				for _, p := range proofs { // the next try sets them anew
+					s.record(p).Set = false
+				}
+				f.What = fmt.Sprintf("The record was set, and cannot be seen after %v: %s.", timeout, where)
+				return &refusal{Failure: f}
+			}
+			f.What = fmt.Sprintf("The record was set and is looked for: %s.", where)
+			if now.After(patience) {
+				longer := min(5*time.Minute, max(15*time.Second, now.Sub(s.order.Waits)/2))
+				return &wait{min(longer, until.Sub(now)+time.Second), f}
+			}
+			if err := s.rest(ctx, 0, look, ""); err != nil {
+				var w *wait
+				if errors.As(err, &w) {
+					w.why = f
+				}
 				return err
 			}
 		}
 	}
+	s.order.Waits = time.Time{}
 	return nil
 }
 
@@ -194,7 +282,7 @@ func (s *issue) validate(ctx context.Context, proofs []proof) error {
 		return err
 	}
 	for _, p := range proofs {
-		if p.challenge.Status == acme.Pending {
+		if p.pending() {
 			if err := s.ca.Accept(ctx, s.by, p.challenge); err != nil {
 				return err
 			}
@@ -212,45 +300,38 @@ func (s *issue) validate(ctx context.Context, proofs []proof) error {
 			if z.Status != acme.Pending {
 				return refused(z)
 			}
-			if err := s.rest(ctx, z.RetryAfter, look); err != nil {
+			if err := s.rest(ctx, z.RetryAfter, look, "The CA has not checked "+z.Name()+" yet."); err != nil {
 				return err
 			}
 		}
 	}
-	for look := 0; ; look++ { // an order may follow its authorizations with a delay
-		o, err := s.ca.Order(ctx, s.by, s.order.URL)
+	return nil
+}
+
+// forget removes records, but those that are to be kept. What cannot be removed stays noted, and is logged when
+// the order ends: it harms nobody, and the certificate is worth more.
+func (s *issue) forget(ctx context.Context, budget time.Duration, keep func(certificate.Record) bool) {
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	var left []certificate.Record
+	var failed []error
+	for _, r := range s.order.Records {
+		if keep(r) {
+			left = append(left, r)
+			continue
+		}
+		solver, err := s.solver(ctx, r.Provider)
+		if err == nil {
+			err = solver.CleanUp(ctx, r.Name, r.KeyAuth)
+		}
 		if err != nil {
-			return err
+			left, failed = append(left, r), append(failed, err)
 		}
-		if s.atCA = o; o.Status != acme.Pending {
-			return nil
-		}
-		if err := s.rest(ctx, o.RetryAfter, look); err != nil {
-			return err
-		}
+	}
+	s.order.Records = left
+	if err := errors.Join(failed...); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "records stay at the DNS provider", s.attributes(slog.Int("records", len(failed)), slog.String("error", short(err.Error())))...)
 	}
 }
 
-// forget removes the records that were set. What cannot be removed is logged: it harms nobody, and the
-// certificate is worth more.
-func (s *issue) forget(ctx context.Context) {
-	if len(s.order.Records) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if err := s.openSolver(ctx); err != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "records stay at the DNS provider", s.attributes(slog.String("error", err.Error()))...)
-		return
-	}
-	var failed []error
-	for _, r := range s.order.Records {
-		if err := s.dns.CleanUp(ctx, r.Name, r.KeyAuth); err != nil {
-			failed = append(failed, err)
-		}
-	}
-	if err := errors.Join(failed...); err != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "records stay at the DNS provider", s.attributes(slog.String("error", err.Error()))...)
-	}
-	s.order.Records = nil
-}
+func none(certificate.Record) bool { return false }

@@ -15,19 +15,23 @@ import (
 	"cjj365.cc/bb/shared/store"
 )
 
-// finalize hands the request in, and meanwhile removes the records, which nobody looks at any more.
+// finalize hands the request in, and meanwhile removes the records, which nobody looks at any more. It is stored
+// before: a worker that has lost its lease must not finalize what another one, or another certificate, has.
 func (s *issue) finalize(ctx context.Context) error {
-	s.order.Step = certificate.AtFinalize
+	s.order.Step, s.order.Last = certificate.AtFinalize, certificate.Failure{}
 	csr, _, err := s.request(ctx)
 	if err != nil {
 		return err
 	}
+	if err := s.save(ctx); err != nil {
+		return err
+	}
 	var forgetting sync.WaitGroup
-	forgetting.Go(func() { s.forget(ctx) })
+	forgetting.Go(func() { s.forget(ctx, cleanUpTime, none) })
 	defer forgetting.Wait()
 	o, err := s.ca.Finalize(ctx, s.by, s.atCA, csr)
 	if acme.Is(err, "orderNotReady") { // finalized by a worker that was killed before it could know
-		return s.look(ctx, 0)
+		return s.look(ctx, 0, 0)
 	}
 	if err != nil {
 		return err
@@ -44,13 +48,13 @@ func (s *issue) invalid(ctx context.Context) error {
 	for _, at := range s.atCA.Authorizations {
 		z, err := s.ca.Authorization(ctx, s.by, at)
 		if err != nil {
-			return err
+			continue // the order is over, whatever this one is
 		}
 		if z.Status != acme.Valid && z.Status != acme.Pending {
 			return refused(z)
 		}
 	}
-	return &refusal{Failure: certificate.Failure{Kind: "order", What: "The CA gave the order up and does not say why.", Permanent: true}}
+	return &refusal{Failure: certificate.Failure{Kind: "order", What: "The CA gave the order up and does not say why."}, over: true}
 }
 
 // download fetches the chain, believes nothing of it that can be checked, and puts it in place of the one
@@ -59,7 +63,12 @@ func (s *issue) download(ctx context.Context) error {
 	s.order.Step = certificate.AtDownload
 	text, err := s.ca.Certificate(ctx, s.by, s.atCA)
 	if err != nil {
-		return err
+		f, known := s.failure(err)
+		if !known {
+			return err
+		}
+		f.Permanent = false // the certificate exists
+		return &refusal{Failure: f, cause: err}
 	}
 	_, public, err := s.request(ctx)
 	if err != nil {
@@ -71,10 +80,10 @@ func (s *issue) download(ctx context.Context) error {
 	}
 	if err != nil {
 		return &refusal{Failure: certificate.Failure{
-			Step: certificate.AtDownload, Kind: "bad-chain", What: "What the CA sent is not the certificate that was ordered: " + err.Error(), Permanent: true,
-		}, cause: err}
+			Step: certificate.AtDownload, Kind: "bad-chain", What: "What the CA sent is not the certificate that was ordered: " + err.Error(), Permanent: !errors.Is(err, pki.ErrOtherKey),
+		}, cause: err, over: true}
 	}
-	s.forget(ctx) // of a worker that was killed after it had finalized
+	s.forget(ctx, cleanUpTime/3, none) // of a worker that was killed after it had finalized
 	return s.succeed(ctx, chain)
 }
 
@@ -108,13 +117,13 @@ func (s *issue) succeed(ctx context.Context, chain pki.Chain) error {
 
 // fail closes an issue that failed for good. What is in place stays.
 func (s *issue) fail(ctx context.Context, f certificate.Failure) error {
-	s.forget(ctx)
+	s.forget(ctx, reserve/3, none)
 	outcome := s.outcome(certificate.Unissued)
 	outcome.Failure = f
 	_, err := s.close(ctx, outcome, nil, func(c *certificate.Certificate) {
 		c.Failure = f
 		c.Tries++
-		if c.AutoRenew {
+		if c.AutoRenew && c.RevokedAt.IsZero() { // whoever revoked it says when there is to be another
 			c.RenewAt = c.RetryAt(s.now(), mathrand.Float64())
 		}
 	})

@@ -44,9 +44,10 @@ type issue struct {
 	order       certificate.Order
 	ca          *acme.Client
 	by          acme.Account
-	key         pki.Key // of the certificate; zero until it is made or opened
-	dns         *dnssolver.Solver
+	key         pki.Key                     // of the certificate; zero until it is made or opened
+	solvers     map[int64]*dnssolver.Solver // by DNS provider
 	atCA        acme.Order
+	gotOn       bool // something was done that the next worker need not do again
 }
 
 // wait is what a step returns for "not yet": look again then, which is no failure.
@@ -62,6 +63,7 @@ type refusal struct {
 	certificate.Failure
 	cause error
 	over  bool // the CA has given the order up; another try needs another order
+	end   bool // the issue is over, though its cause may pass
 }
 
 func (r *refusal) Error() string { return r.What }
@@ -90,20 +92,21 @@ func (i *issuer) work(ctx context.Context, job work.Order) error {
 	if err == nil {
 		return nil
 	}
+	if ctx.Err() != nil && s.gotOn { // out of time, and not out of luck
+		err = &wait{Duration: 2 * time.Second}
+	}
 	return s.put(context.WithoutCancel(ctx), err)
 }
 
 // run takes the steps. The CA's word for where the order stands decides which comes next.
 func (s *issue) run(ctx context.Context) error {
-	if s.order.Tries > certificate.MaxTries {
+	tired := s.order.Tries > certificate.MaxTries
+	if tired || s.now().Sub(s.order.StartedAt) > certificate.MaxAge {
 		last := s.order.Last
-		last.Permanent = true
 		if last.What == "" {
-			last.What, last.Kind = "The issue was tried too often without getting on.", "tries"
+			last.What, last.Kind, last.Permanent = "The issue was tried too often without getting on.", "tries", tired
 		}
-		// For the records that are to be removed. That it cannot be read is no reason to go on for ever.
-		s.certificate, _ = s.store.Certificate(ctx, s.order.User, s.order.Certificate)
-		return &refusal{Failure: last}
+		return &refusal{Failure: last, end: true}
 	}
 	if err := s.load(ctx); err != nil {
 		return err
@@ -122,7 +125,7 @@ func (s *issue) run(ctx context.Context) error {
 	if err != nil {
 		return s.at(certificate.AtOrder, err)
 	}
-	for {
+	for looks := 0; ; {
 		var err error
 		switch s.atCA.Status {
 		case acme.Pending:
@@ -130,7 +133,8 @@ func (s *issue) run(ctx context.Context) error {
 		case acme.Ready:
 			err = s.finalize(ctx)
 		case acme.Processing:
-			err = s.look(ctx, s.atCA.RetryAfter)
+			err = s.look(ctx, s.atCA.RetryAfter, looks)
+			looks++
 		case acme.Valid:
 			return s.download(ctx)
 		default:
@@ -161,7 +165,7 @@ func (s *issue) register(ctx context.Context) error {
 	}
 	url, err := acmekey.Register(ctx, s.keys, s.ca, s.account, s.by)
 	why := ""
-	if err != nil && acmekey.Refused(err) {
+	if err != nil && acmekey.OfTheCA(err) {
 		why = err.Error()
 	}
 	if err == nil || why != "" {
@@ -179,7 +183,7 @@ func (s *issue) register(ctx context.Context) error {
 // open makes the key and opens the order, each stored before it is used, or reads the order that there is.
 func (s *issue) open(ctx context.Context) error {
 	if s.order.URL != "" {
-		return s.look(ctx, 0)
+		return s.look(ctx, 0, 0)
 	}
 	lost := s.order.Asked
 	if !lost {
@@ -255,10 +259,10 @@ func (s *issue) request(ctx context.Context) ([]byte, crypto.PublicKey, error) {
 	return der, s.key.Public(), err
 }
 
-// look reads the order after a while.
-func (s *issue) look(ctx context.Context, after time.Duration) (err error) {
+// look reads the order after a while, which grows with the looks before.
+func (s *issue) look(ctx context.Context, after time.Duration, looks int) (err error) {
 	if after > 0 || s.atCA.URL != "" {
-		if err := s.rest(ctx, after, 0); err != nil {
+		if err := s.rest(ctx, after, looks, "The CA makes the certificate."); err != nil {
 			return err
 		}
 	}
@@ -266,16 +270,22 @@ func (s *issue) look(ctx context.Context, after time.Duration) (err error) {
 	return err
 }
 
-// patience is the longest that a worker sleeps; what takes longer is put down and taken up again.
-const patience = 60 * time.Second
+// Bounds of waiting for a CA: the longest that a worker sleeps, beyond which an order is put down and taken up
+// again, and the longest at all. Some CAs ask to be left alone for a day about what takes them a minute.
+const patience, maxRest = 60 * time.Second, 15 * time.Minute
 
-// rest waits as the CA asks, or a moment that grows with each look in vain.
-func (s *issue) rest(ctx context.Context, asked time.Duration, look int) error {
+// rest waits as the CA asks, or a moment that grows with each look in vain. why is for people, should it be long.
+func (s *issue) rest(ctx context.Context, asked time.Duration, look int, why string) error {
 	if asked == 0 {
 		asked = min(5*time.Second, 100*time.Millisecond<<min(look, 8))
 	}
-	if deadline, ok := ctx.Deadline(); asked > patience || ok && time.Until(deadline) < asked+5*time.Second {
-		return &wait{Duration: asked}
+	asked = min(asked, maxRest)
+	if asked > patience || left(ctx) < asked+5*time.Second {
+		w := &wait{Duration: asked}
+		if why != "" {
+			w.why = certificate.Failure{Step: s.order.Step, Kind: "waiting", What: why}
+		}
+		return w
 	}
 	timer := time.NewTimer(asked)
 	defer timer.Stop()
@@ -285,6 +295,15 @@ func (s *issue) rest(ctx context.Context, asked time.Duration, look int) error {
 	case <-timer.C:
 		return nil
 	}
+}
+
+// left is how much of a worker's time is left.
+func left(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return time.Hour
+	}
+	return time.Until(deadline)
 }
 
 // save stores the order under this worker's lease, which begins anew.
@@ -299,7 +318,7 @@ func (s *issue) save(ctx context.Context) error {
 // progress is save after the order got on: there is one at the CA. What comes after that may be repeated any
 // number of times, so that only the end is progress.
 func (s *issue) progress(ctx context.Context) error {
-	s.order.Tries, s.order.Last = 1, certificate.Failure{}
+	s.order.Tries, s.order.Last, s.gotOn = 1, certificate.Failure{}, true
 	return s.save(ctx)
 }
 
@@ -317,32 +336,38 @@ func (s *issue) at(step certificate.Step, err error) error {
 // put ends a worker's turn: the order waits for its next try, or is closed because it failed for good. What is
 // wrong with us is returned, after the order has been released.
 func (s *issue) put(ctx context.Context, err error) error {
-	ctx, cancel := context.WithTimeout(ctx, reserve-5*time.Second)
-	defer cancel()
 	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 		// Another worker's, who needs the records; or deleted, and then nobody does.
 		if _, err := s.store.Order(ctx, s.order.Certificate); errors.Is(err, store.ErrNotFound) {
-			s.forget(ctx)
+			s.forget(ctx, reserve/2, none)
 		}
 		return nil
 	}
 	var w *wait
-	f, known := s.failure(err)
-	switch {
-	case errors.As(err, &w):
-		s.order.Tries-- // waiting is no failure
+	if errors.As(err, &w) {
+		s.order.Tries-- // waiting is no failure; an issue has its age
+		if s.order.Last = w.why; w.why.What != "" {
+			s.order.Last.At = s.now()
+		}
 		return s.later(ctx, w.Duration)
-	case f.Permanent:
+	}
+	f, known := s.failure(err)
+	r := &refusal{}
+	errors.As(err, &r)
+	if f.Permanent || r.end {
 		return s.fail(ctx, f)
 	}
 	s.order.Last = f
 	after := max(certificate.Backoff(s.order.Tries, mathrand.Float64()), acme.Wait(err))
-	var r *refusal
-	if errors.As(err, &r) && r.over {
+	var d *dnssolver.Error
+	if errors.As(err, &d) {
+		after = max(after, min(d.RetryAfter, time.Hour))
+	}
+	if r.over {
 		if s.order.Orders+1 >= certificate.MaxOrders {
 			return s.fail(ctx, f)
 		}
-		after = s.again(ctx)
+		after = s.again()
 	}
 	if stored := s.later(ctx, after); stored != nil {
 		return stored
@@ -355,10 +380,10 @@ func (s *issue) put(ctx context.Context, err error) error {
 }
 
 // again has the next try open another order, in place of one that the CA has given up. It returns how long
-// to wait before. A crash before it is stored leaves the order as it was, whose end is then seen once more.
-func (s *issue) again(ctx context.Context) time.Duration {
-	s.forget(ctx)
+// to wait before. The records stay noted, and are removed when the next ones are set.
+func (s *issue) again() time.Duration {
 	s.order.Orders++
+	s.order.Waits = time.Time{}
 	s.order.Asked, s.order.URL, s.order.Key, s.order.Step, s.order.Tries = false, "", sealed.Secret{}, certificate.AtOrder, 0
 	return certificate.Backoff(2+2*s.order.Orders, mathrand.Float64())
 }
@@ -384,6 +409,7 @@ func (s *issue) failure(err error) (certificate.Failure, bool) {
 	f := certificate.Failure{At: s.now(), Step: s.order.Step}
 	var r *refusal
 	var p *acme.Problem
+	var u *acme.Unreachable
 	var d *dnssolver.Error
 	switch {
 	case errors.As(err, &r):
@@ -397,6 +423,8 @@ func (s *issue) failure(err error) (certificate.Failure, bool) {
 		if acme.Is(p, "rateLimited") {
 			f.RetryAt = f.At.Add(cmp.Or(p.RetryAfter, time.Hour))
 		}
+	case errors.As(err, &u):
+		f.Kind, f.What = "connection", u.Error()
 	case errors.As(err, &d):
 		f.Kind, f.What, f.Permanent = "dns-provider", d.Error(), d.Permanent
 	default:

@@ -42,7 +42,7 @@ func main() {
 	if resolvers := environ.List("DNS_RESOLVERS"); len(resolvers) > 0 {
 		dnssolver.SetResolvers(resolvers)
 	}
-	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
 	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
 	if err != nil {
 		environ.Exit(err)

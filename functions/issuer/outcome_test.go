@@ -29,7 +29,7 @@ func TestWhatIsIssued(t *testing.T) {
 	t.Parallel()
 	one, csrName := domain(), domain()
 	csrKey := key(pki.ECDSAP256)
-	hundred := make([]string, certificate.MaxNames)
+	hundred := make([]string, pki.MaxNames)
 	for i := range hundred {
 		hundred[i] = fmt.Sprintf("h%d.%s", i, domain())
 	}
@@ -57,7 +57,7 @@ func TestWhatIsIssued(t *testing.T) {
 		{"a request whose key the caller keeps", certificate.Certificate{Names: []string{csrName}, CallersKey: true}, func(c pki.Chain) bool {
 			return pki.Same(c[0].PublicKey, csrKey.Public())
 		}},
-		{"a hundred names", certificate.Certificate{Names: hundred}, func(c pki.Chain) bool { return len(c[0].DNSNames) == certificate.MaxNames }},
+		{"a hundred names", certificate.Certificate{Names: hundred}, func(c pki.Chain) bool { return len(c[0].DNSNames) == pki.MaxNames }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -94,7 +94,7 @@ func TestByDynamicUpdate(t *testing.T) {
 	if knot == nil {
 		t.Skip("Knot is not installed")
 	}
-	settings := map[string]string{
+	settings := map[string]any{
 		"nameserver": knot.Address, "tsig_key_name": strings.TrimSuffix(knot.Key.Name, "."), "tsig_algorithm": strings.TrimSuffix(knot.Key.Algorithm, "."), "tsig_secret": knot.Key.Secret,
 	}
 	for _, names := range [][]string{{"www.example.com"}, {"example.org", "*.example.org"}, {"delegated.example.net"}} {
@@ -148,10 +148,10 @@ func TestWhatFailsForGoodIsClosedAtOnce(t *testing.T) {
 		failure{step: certificate.AtOrder, kind: "rejectedIdentifier", says: "rejectedIdentifier", about: "www.blocked.example"})
 	r.checkFailed(r.create(certificate.Certificate{Profile: "imaginary"}), failure{step: certificate.AtOrder, kind: "invalidProfile", says: "imaginary"})
 	name := domain()
-	wrong := map[string]string{"endpoint": r.httpreq, "username": httpUser, "password": "not " + httpPassword}
+	wrong := map[string]any{"endpoint": r.httpreq, "username": httpUser, "password": "not " + httpPassword}
 	r.checkFailed(r.create(certificate.Certificate{Names: []string{name}, DNSProvider: r.provider("httpreq", wrong)}),
 		failure{step: certificate.AtPresent, kind: "dns-provider", says: "401", about: name, record: "_acme-challenge." + name + "."})
-	if strings.Contains(r.log.String(), wrong["password"]) {
+	if strings.Contains(r.log.String(), "not "+httpPassword) {
 		t.Error("the log holds the provider's password")
 	}
 }
@@ -361,8 +361,9 @@ func TestPoison(t *testing.T) {
 		r.elapse(bad)
 	}
 	c := r.read(bad)
-	if c.Status(time.Now()) != certificate.Failed || !c.Failure.Permanent || c.Failure.What == "" {
-		t.Errorf("after %d deliveries: %s, %+v", deliveries, c.Status(time.Now()), c.Failure)
+	// The cause may pass: the schedule opens another issue, an hour later at first.
+	if c.Status(time.Now()) != certificate.Failed || c.Failure.Permanent || c.Failure.What == "" || c.RenewAt.Before(time.Now().Add(50*time.Minute)) {
+		t.Errorf("after %d deliveries: %s, %+v, tried again %v", deliveries, c.Status(time.Now()), c.Failure, c.RenewAt)
 	}
 	if deliveries > 2*certificate.MaxTries {
 		t.Errorf("it took %d deliveries", deliveries)

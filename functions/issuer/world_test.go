@@ -262,7 +262,7 @@ func newRig(t testing.TB, o options) *rig {
 	}
 	r.environment = map[string]string{
 		"CREDENTIAL_TABLE": r.tables.Credentials, "RESOURCE_TABLE": r.tables.Resources, "SECRET_KEY": r.aws.key, "ORDER_QUEUE": r.aws.queue,
-		"ALLOW_PRIVATE_ADDRESSES": "true", "DNS_RESOLVERS": r.dns.Resolver,
+		"ALLOW_PRIVATE_ADDRESSES": "loopback", "DNS_RESOLVERS": r.dns.Resolver,
 		"AWS_ENDPOINT_URL_DYNAMODB": db, "AWS_ENDPOINT_URL_KMS": kms, "AWS_ENDPOINT_URL_SQS": sqs, "ACME_ROOTS": trust(),
 	}
 	r.functions = functions
@@ -510,9 +510,9 @@ func (r *rig) account(bindingKey string, mac []byte) int64 {
 }
 
 // provider stores a DNS provider, as functions/dnsproviders does.
-func (r *rig) provider(kind string, settings map[string]string) int64 {
+func (r *rig) provider(kind string, settings map[string]any) int64 {
 	ctx, now := context.Background(), storetest.Now()
-	config := must(dnsprovider.Parse(kind, must(json.Marshal(settings)), egress.Guard{AllowPrivate: true}))
+	config := must(dnsprovider.Parse(kind, must(json.Marshal(settings)), egress.Guard{AllowPrivate: true, AllowLoopback: true}))
 	p := dnsprovider.Provider{User: r.user, ID: must(r.tables.Store.NextDNSProviderID(ctx)), Name: "test", Config: config, CreatedAt: now, UpdatedAt: now}
 	p.Secrets = must(r.aws.keys.Seal(ctx, kmskey.DNSProvider(p.User, p.ID), config.Secrets()))
 	if err := r.tables.Store.CreateDNSProvider(ctx, p, nil); err != nil {
@@ -523,7 +523,7 @@ func (r *rig) provider(kind string, settings map[string]string) int64 {
 
 // bridge is the provider that most tests use.
 func (r *rig) bridge() int64 {
-	return r.provider("httpreq", map[string]string{"endpoint": r.httpreq, "username": httpUser, "password": httpPassword})
+	return r.provider("httpreq", map[string]any{"endpoint": r.httpreq, "username": httpUser, "password": httpPassword})
 }
 
 // domain is a name that no other test uses, in no zone of Knot's.

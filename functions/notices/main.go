@@ -32,7 +32,7 @@ func main() {
 	if err != nil {
 		environ.Exit(err)
 	}
-	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
 	n := &notices{
 		store: s, courier: &courier.Courier{Store: s, Keys: keys, Client: webhook.Client(guard), Now: time.Now}, now: time.Now,
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)),

@@ -123,7 +123,7 @@ func newWorld(t *testing.T) *world {
 	now := func() time.Time { return w.at }
 	w.notices = &notices{
 		store: w.Store, now: now, log: slog.New(slog.NewJSONHandler(&w.logs, nil)),
-		courier: &courier.Courier{Store: w.Store, Keys: w.keys, Client: webhook.Client(egress.Guard{AllowPrivate: true}), Now: now},
+		courier: &courier.Courier{Store: w.Store, Keys: w.keys, Client: webhook.Client(egress.Guard{AllowPrivate: true, AllowLoopback: true}), Now: now},
 	}
 	var err error
 	if w.user, err = w.CreateUser(t.Context(), user.User{Email: "ann@example.org", State: user.Active, CreatedAt: w.at}); err != nil {
@@ -424,7 +424,7 @@ func TestAPrivateAddressIsNotCalled(t *testing.T) {
 		}
 	}
 	// A public receiver that sends us on.
-	w.courier.Client = webhook.Client(egress.Guard{AllowPrivate: true})
+	w.courier.Client = webhook.Client(egress.Guard{AllowPrivate: true, AllowLoopback: true})
 	redirector := httptest.NewServer(http.RedirectHandler(canary.URL, http.StatusPermanentRedirect))
 	defer redirector.Close()
 	e, _ := w.webhook(t, redirector.URL)

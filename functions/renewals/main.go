@@ -31,7 +31,7 @@ func main() {
 	if err != nil {
 		environ.Exit(err)
 	}
-	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
 	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
 	if err != nil {
 		environ.Exit(err)

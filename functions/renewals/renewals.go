@@ -21,66 +21,57 @@ type renewals struct {
 	ca    *acme.Clients
 	now   func() time.Time
 	log   *slog.Logger
+
+	mu     sync.Mutex
+	silent map[string]int // how often each CA did not answer in this run, by directory
 }
 
 // Limits of a run. What is left is found by the next.
 const (
-	pageSize = 100
-	maxPages = 20
-	atOnce   = 8
-	reserve  = 15 * time.Second
+	most    = 2000
+	atOnce  = 8
+	reserve = 15 * time.Second
+	// A CA that did not answer so often is not asked any more in this run, so that it does not use up its time.
+	patience = 3
 )
 
 // run looks at everything that is due. One certificate's failure does not keep the others waiting.
 func (r *renewals) run(ctx context.Context) error {
+	until := ctx
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-reserve))
+		until, cancel = context.WithDeadline(ctx, deadline.Add(-reserve))
 		defer cancel()
 	}
+	r.silent = map[string]int{}
 	// In this order: what is opened now has its word sent with it.
-	sent, err2 := r.each(ctx, r.store.DueOrders, r.remind)
-	renewed, err := r.each(ctx, r.store.DueRenewals, r.renew)
-	r.log.LogAttrs(ctx, slog.LevelInfo, "renewals", slog.Int("looked_at", renewed), slog.Int("reminded", sent))
+	orders, err := r.store.DueOrders(ctx, r.now(), most)
+	reminded := r.each(ctx, until, orders, r.remind)
+	certificates, err2 := r.store.DueRenewals(ctx, r.now(), most)
+	looked := r.each(ctx, until, certificates, r.renew)
+	r.log.LogAttrs(ctx, slog.LevelInfo, "renewals", slog.Int("due", len(certificates)), slog.Int("looked_at", looked), slog.Int("orders", len(orders)), slog.Int("reminded", reminded))
 	return errors.Join(err, err2)
 }
 
-// each calls do for what a list of due things holds, some at a time. A thing that do has dealt with is due
-// no longer, or later; so the next page is read from the start until one brings nothing new.
-func (r *renewals) each(ctx context.Context, due func(context.Context, time.Time, int) ([]store.Due, error), do func(context.Context, store.Due) error) (int, error) {
-	seen := map[store.Due]bool{}
-	for range maxPages {
-		list, err := due(ctx, r.now(), pageSize)
-		if err != nil {
-			return len(seen), err
+// each calls do for what is due, some at a time, until the time is up, and tells for how many.
+func (r *renewals) each(ctx, until context.Context, due []store.Due, do func(context.Context, store.Due) error) (done int) {
+	var group sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, d := range due {
+		slots <- struct{}{}
+		if until.Err() != nil {
+			break
 		}
-		fresh := list[:0:0]
-		for _, d := range list {
-			if !seen[d] {
-				seen[d] = true
-				fresh = append(fresh, d)
+		done++
+		group.Go(func() {
+			defer func() { <-slots }()
+			if err := do(ctx, d); err != nil {
+				r.log.LogAttrs(ctx, slog.LevelError, "renewals", slog.Int64("user", d.User), slog.Int64("certificate", d.Certificate), slog.String("error", err.Error()))
 			}
-		}
-		if len(fresh) == 0 {
-			break
-		}
-		var group sync.WaitGroup
-		slots := make(chan struct{}, atOnce)
-		for _, d := range fresh {
-			slots <- struct{}{}
-			group.Go(func() {
-				defer func() { <-slots }()
-				if err := do(ctx, d); err != nil {
-					r.log.LogAttrs(ctx, slog.LevelError, "renewals", slog.Int64("user", d.User), slog.Int64("certificate", d.Certificate), slog.String("error", err.Error()))
-				}
-			})
-		}
-		group.Wait()
-		if len(list) < pageSize || ctx.Err() != nil {
-			break
-		}
+		})
 	}
-	return len(seen), ctx.Err()
+	group.Wait()
+	return done
 }
 
 // remind sends the issuer word of an open issue.
@@ -98,7 +89,7 @@ func (r *renewals) renew(ctx context.Context, d store.Due) error {
 		return err
 	}
 	now := r.now()
-	if c.RenewAt.IsZero() || now.Before(c.RenewAt) || !c.AutoRenew || c.Issuing > 0 {
+	if c.RenewAt.IsZero() || now.Before(c.RenewAt) || !c.AutoRenew || c.Issuing > 0 || !c.RevokedAt.IsZero() {
 		return nil // changed since the index was read
 	}
 	at, replaces := r.when(ctx, c, now)
@@ -136,14 +127,17 @@ func settled(err error) error {
 // where the CA does not say, or cannot be asked. replaces is for the order.
 func (r *renewals) when(ctx context.Context, c certificate.Certificate, now time.Time) (at time.Time, replaces string) {
 	own := c.Current.DueAt(rand.Float64())
-	if c.Current.ARI == "" {
-		return own, ""
+	if c.Current.ARI == "" || !now.Before(c.Current.NotAfter) { // RFC 9773 §4.3: not after it has expired
+		return own, c.Current.ARI
 	}
 	a, err := r.store.ACMEAccount(ctx, c.User, c.Account)
 	if err != nil {
 		return own, c.Current.ARI
 	}
-	window, known, err := r.ca.At(a.Directory).RenewalInfo(ctx, c.Current.ARI)
+	window, known, err := r.ask(ctx, a.Directory, c.Current.ARI)
+	if errors.Is(err, acme.ErrNoRenewalInfo) {
+		return own, ""
+	}
 	if err != nil {
 		r.log.LogAttrs(ctx, slog.LevelWarn, "renewal information", slog.Int64("certificate", c.ID), slog.String("error", fmt.Sprint(err)))
 	}
@@ -154,6 +148,26 @@ func (r *renewals) when(ctx context.Context, c certificate.Certificate, now time
 		return own, c.Current.ARI
 	}
 	return c.Current.ByWindow(window.Start, window.End, window.RetryAfter, now, rand.Float64()), c.Current.ARI
+}
+
+var errSilent = errors.New("the CA did not answer before in this run")
+
+// ask asks a CA, unless it does not answer.
+func (r *renewals) ask(ctx context.Context, directory, ari string) (acme.Window, bool, error) {
+	r.mu.Lock()
+	silent := r.silent[directory] >= patience
+	r.mu.Unlock()
+	if silent {
+		return acme.Window{}, false, errSilent
+	}
+	window, known, err := r.ca.At(directory).RenewalInfo(ctx, ari)
+	var unreachable *acme.Unreachable
+	if errors.As(err, &unreachable) {
+		r.mu.Lock()
+		r.silent[directory]++
+		r.mu.Unlock()
+	}
+	return window, known, err
 }
 
 func earlier(a, b time.Time) time.Time {

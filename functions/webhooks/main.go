@@ -25,7 +25,7 @@ func main() {
 	if err != nil {
 		environ.Exit(err)
 	}
-	guard := egress.Guard{AllowPrivate: os.Getenv("ALLOW_PRIVATE_ADDRESSES") == "true"}
+	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
 	h := &handler{
 		store: s, keys: keys, guard: guard, courier: &courier.Courier{Store: s, Keys: keys, Client: webhook.Client(guard), Now: time.Now},
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,

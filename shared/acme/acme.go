@@ -12,7 +12,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -78,11 +77,6 @@ type Directory struct {
 	NewOrder    string `json:"newOrder"`
 	RevokeCert  string `json:"revokeCert"`
 	RenewalInfo string `json:"renewalInfo"` // RFC 9773; empty if the CA has none
-	Meta        struct {
-		Terms           string            `json:"termsOfService"`
-		AccountRequired bool              `json:"externalAccountRequired"`
-		Profiles        map[string]string `json:"profiles"` // name to description
-	} `json:"meta"`
 }
 
 // directoryKept is how long a directory is believed.
@@ -182,12 +176,6 @@ func (a Account) KeyAuthorization(token string) (string, error) {
 	return token + "." + base64.RawURLEncoding.EncodeToString(thumbprint), nil
 }
 
-// TXT is the value of the record that answers a dns-01 challenge (RFC 8555 §8.4).
-func TXT(keyAuthorization string) string {
-	digest := sha256.Sum256([]byte(keyAuthorization))
-	return base64.RawURLEncoding.EncodeToString(digest[:])
-}
-
 // answer is what a response says beside its body.
 type answer struct {
 	location   string
@@ -234,7 +222,11 @@ func (c *Client) post(ctx context.Context, by Account, url string, body, into an
 }
 
 func (c *Client) sign(ctx context.Context, by Account, url string, payload []byte) ([]byte, error) {
-	options := (&jose.SignerOptions{NonceSource: nonceSource{c, ctx}, EmbedJWK: by.URL == ""}).WithHeader("url", url)
+	nonce, err := c.nonce(ctx)
+	if err != nil {
+		return nil, err
+	}
+	options := (&jose.SignerOptions{NonceSource: oneNonce(nonce), EmbedJWK: by.URL == ""}).WithHeader("url", url)
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: by.Key, KeyID: by.URL}}, options)
 	if err != nil {
 		return nil, fmt.Errorf("sign for %s: %w", url, err)
@@ -246,14 +238,13 @@ func (c *Client) sign(ctx context.Context, by Account, url string, payload []byt
 	return []byte(signed.FullSerialize()), nil
 }
 
-type nonceSource struct {
-	client *Client
-	ctx    context.Context
-}
+// oneNonce is jose's source of a nonce that is there already: jose loses the type of an error that its source gives.
+type oneNonce string
 
-// Nonce takes one that came with an earlier answer, or asks for one.
-func (n nonceSource) Nonce() (string, error) {
-	c := n.client
+func (n oneNonce) Nonce() (string, error) { return string(n), nil }
+
+// nonce takes one that came with an earlier answer, or asks for one.
+func (c *Client) nonce(ctx context.Context) (string, error) {
 	c.mu.Lock()
 	if last := len(c.nonces) - 1; last >= 0 {
 		nonce := c.nonces[last]
@@ -262,11 +253,11 @@ func (n nonceSource) Nonce() (string, error) {
 		return nonce, nil
 	}
 	c.mu.Unlock()
-	d, err := c.Directory(n.ctx)
+	d, err := c.Directory(ctx)
 	if err != nil {
 		return "", err
 	}
-	request, err := http.NewRequestWithContext(n.ctx, http.MethodHead, d.NewNonce, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, d.NewNonce, http.NoBody)
 	if err != nil {
 		return "", fmt.Errorf("ask for a nonce: %w", err)
 	}
@@ -277,7 +268,9 @@ func (n nonceSource) Nonce() (string, error) {
 	response.Body.Close()
 	nonce := response.Header.Get("Replay-Nonce")
 	if nonce == "" {
-		return "", &Problem{Type: notACME, Detail: "the CA gives no nonce", Status: response.StatusCode}
+		p := problemOf(response.StatusCode, nil, retryAfter(response.Header.Get("Retry-After"), time.Now()))
+		p.Detail = "the CA gives no nonce"
+		return "", p
 	}
 	return nonce, nil
 }
@@ -287,7 +280,11 @@ func (c *Client) send(request *http.Request) (*http.Response, error) {
 		return nil, &Problem{Type: notACME, Detail: "the CA names an address that is not https"}
 	}
 	request.Header.Set("User-Agent", userAgent)
-	return c.HTTP.Do(request)
+	response, err := c.HTTP.Do(request)
+	if err != nil {
+		return nil, &Unreachable{request.URL.Host, err}
+	}
+	return response, nil
 }
 
 func (c *Client) do(request *http.Request, into any) (answer, error) {
@@ -305,7 +302,7 @@ func (c *Client) do(request *http.Request, into any) (answer, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		return answer{}, fmt.Errorf("read the answer of %s: %w", request.URL.Host, err)
+		return answer{}, &Unreachable{request.URL.Host, err}
 	}
 	if len(body) > maxAnswer {
 		return answer{}, &Problem{Type: notACME, Detail: "the CA's answer is too long", Status: response.StatusCode}

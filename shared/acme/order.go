@@ -3,6 +3,7 @@ package acme
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -37,7 +38,6 @@ type Order struct {
 	URL            string        `json:"-"`
 	RetryAfter     time.Duration `json:"-"` // 0 if the CA does not say when to look again
 	Status         Status        `json:"status"`
-	Expires        time.Time     `json:"expires"`
 	Identifiers    []Identifier  `json:"identifiers"`
 	Authorizations []string      `json:"authorizations"`
 	Finalize       string        `json:"finalize"`
@@ -109,7 +109,7 @@ func (c *Client) NewOrder(ctx context.Context, by Account, w Wish) (Order, error
 	// That this one replaces another is worth less than that there is one: a CA that may have refused the order
 	// for it (another replaced it before, RFC 9773 §5, it is another account's, or the CA does not find it, which
 	// Pebble has as serverInternal for one serial number in 256) is asked without.
-	if w.Replaces != "" && (Is(err, "alreadyReplaced") || Is(err, "malformed") || Is(err, "unauthorized") || Is(err, "serverInternal")) {
+	if w.Replaces != "" && mayBeForReplaces(err) {
 		delete(request, "replaces")
 		a, err = c.post(ctx, by, d.NewOrder, request, &o)
 	}
@@ -121,6 +121,22 @@ func (c *Client) NewOrder(ctx context.Context, by Account, w Wish) (Order, error
 		return Order{}, &Problem{Type: notACME, Detail: "the CA opened an order for other names", Status: http.StatusCreated}
 	}
 	return o, nil
+}
+
+// mayBeForReplaces tells a refusal that says what else it is for.
+func mayBeForReplaces(err error) bool {
+	var p *Problem
+	if !errors.As(err, &p) {
+		return false
+	}
+	for _, other := range []string{
+		"rateLimited", "badNonce", "accountDoesNotExist", "rejectedIdentifier", "unsupportedIdentifier", "caa", "invalidProfile", "userActionRequired",
+	} {
+		if Is(p, other) {
+			return false
+		}
+	}
+	return true
 }
 
 func identifiers(names []string) []Identifier {
@@ -173,7 +189,8 @@ func (c *Client) LostOrder(ctx context.Context, by Account, names []string) (Ord
 			Orders []string `json:"orders"`
 		}
 		a, err := c.post(ctx, by, page, nil, &list)
-		if Is(err, "malformed") || Is(err, "serverInternal") { // advertised and not there
+		var p *Problem
+		if errors.As(err, &p) { // advertised and not there
 			return Order{}, false, nil
 		}
 		if err != nil {
@@ -184,6 +201,10 @@ func (c *Client) LostOrder(ctx context.Context, by Account, names []string) (Ord
 	}
 	for i := len(urls) - 1; i >= 0 && i >= len(urls)-50; i-- { // the newest come last
 		o, err := c.Order(ctx, by, urls[i])
+		var p *Problem
+		if errors.As(err, &p) {
+			continue
+		}
 		if err != nil {
 			return Order{}, false, err
 		}
@@ -277,29 +298,34 @@ func (c *Client) Revoke(ctx context.Context, by Account, der []byte, reason int)
 
 // Window is when the CA wants a certificate renewed (RFC 9773 §4.2).
 type Window struct {
-	Start, End  time.Time
-	Explanation string        // a page for people; empty for none
-	RetryAfter  time.Duration // when to ask again; 0 if the CA does not say
+	Start, End time.Time
+	RetryAfter time.Duration // when to ask again; 0 if the CA does not say
 }
 
-// RenewalInfo asks when to renew the certificate of an ARI id; false if the CA does not say.
+// ErrNoRenewalInfo is the error of a CA that never says when to renew.
+var ErrNoRenewalInfo = errors.New("the CA has no renewal information")
+
+// RenewalInfo asks when to renew the certificate of an ARI id; false if the CA does not say. ErrNoRenewalInfo if
+// it never does.
 func (c *Client) RenewalInfo(ctx context.Context, id string) (Window, bool, error) {
 	d, err := c.Directory(ctx)
-	if err != nil || d.RenewalInfo == "" {
+	if err != nil {
 		return Window{}, false, err
+	}
+	if d.RenewalInfo == "" {
+		return Window{}, false, ErrNoRenewalInfo
 	}
 	var info struct {
 		Window struct {
 			Start time.Time `json:"start"`
 			End   time.Time `json:"end"`
 		} `json:"suggestedWindow"`
-		Explanation string `json:"explanationURL"`
 	}
 	a, err := c.get(ctx, strings.TrimSuffix(d.RenewalInfo, "/")+"/"+id, &info)
 	if err != nil {
 		return Window{}, false, fmt.Errorf("ask when to renew: %w", err)
 	}
-	w := Window{info.Window.Start, info.Window.End, clean(info.Explanation, 500), a.retryAfter}
+	w := Window{info.Window.Start, info.Window.End, a.retryAfter}
 	if w.Start.IsZero() || !w.End.After(w.Start) { // RFC 9773 §4.2: as if there were none
 		return Window{}, false, nil
 	}

@@ -1,9 +1,11 @@
 package acme
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -95,11 +97,44 @@ func Permanent(err error) bool {
 	if Is(p, "rateLimited") {
 		return p.RetryAfter == 0 || p.RetryAfter > LongLimit
 	}
+	// What a CA has just made it may not find for a moment (a replica that is behind), and what is not ACME comes
+	// from something in front of it.
+	if p.Status == http.StatusNotFound || p.Type == notACME {
+		return false
+	}
 	if p.Status >= http.StatusInternalServerError || p.Status == http.StatusTooManyRequests {
 		return false
 	}
 	return !slices.Contains(passing, strings.TrimPrefix(p.Type, namespace))
 }
+
+// Unreachable is a CA that could not be asked, or whose answer could not be read.
+type Unreachable struct {
+	Host  string
+	cause error
+}
+
+// Error is for the caller too: it names the CA's host, which the operator has chosen, and no address.
+func (u *Unreachable) Error() string {
+	reason := "it cannot be reached"
+	var timeout net.Error
+	var name *net.DNSError
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	var other x509.HostnameError
+	switch {
+	case errors.As(u.cause, &name):
+		reason = "its name cannot be resolved"
+	case errors.As(u.cause, &unknown), errors.As(u.cause, &invalid), errors.As(u.cause, &other):
+		reason = "its HTTPS certificate is not trusted"
+	case errors.As(u.cause, &timeout) && timeout.Timeout():
+		reason = "it does not answer in time"
+	}
+	return "the CA at " + clean(u.Host, 253) + " does not serve: " + reason
+}
+
+// Unwrap gives the transport's error, for the log.
+func (u *Unreachable) Unwrap() error { return u.cause }
 
 // Is tells whether err is a problem of a kind, such as alreadyReplaced.
 func Is(err error, kind string) bool {

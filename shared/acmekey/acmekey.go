@@ -45,9 +45,10 @@ func Register(ctx context.Context, keys *kmskey.Key, ca *acme.Client, a acmeacco
 	return ca.Register(ctx, by.Key, a.Email, &acme.ExternalAccount{KeyID: a.EABKey, MAC: mac})
 }
 
-// Refused tells whether a registration was refused by the CA, which its owner should read, and did not fail
-// for a reason of ours.
-func Refused(err error) bool {
-	var p *acme.Problem
-	return errors.As(err, &p)
+// OfTheCA tells whether a request failed for a reason of the CA's, which the account's owner should read, and not
+// for one of ours.
+func OfTheCA(err error) bool {
+	var refused *acme.Problem
+	var silent *acme.Unreachable
+	return errors.As(err, &refused) || errors.As(err, &silent)
 }

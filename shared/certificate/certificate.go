@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// MaxNames is how many names a certificate may have.
-const MaxNames = 100
-
 // Certificate is one managed certificate.
 type Certificate struct {
 	User, ID     int64
@@ -142,6 +139,7 @@ const (
 	FirstRetry      = time.Hour
 	longestRetry    = 24 * time.Hour
 	retriesInWindow = 8
+	maxFirstTries   = 8
 )
 
 // DueAt is when an issued certificate is to be renewed if the CA does not say: after two thirds of its
@@ -157,10 +155,10 @@ func (i Issued) DueAt(chance float64) time.Time {
 }
 
 // RetryAt is when a renewal that failed is tried again: after an hour, then twice as long each time, up to
-// a day, and always so that several tries fit into what is left; but not before the CA wants it. A first issue
-// is tried again only when the CA said from when on, since nothing else would end.
+// a day, and always so that several tries fit into what is left; but not before the CA wants it. The zero time is
+// never: of a first issue whose failure does not pass, or has not in several days.
 func (c Certificate) RetryAt(now time.Time, chance float64) time.Time {
-	if c.Current.Issue == 0 {
+	if c.Current.Issue == 0 && (c.Failure.Permanent || c.Tries > maxFirstTries) {
 		return c.Failure.RetryAt
 	}
 	wait := min(longestRetry, FirstRetry<<min(max(c.Tries-1, 0), 5))

@@ -43,6 +43,7 @@ type Order struct {
 	Tries  int       // since it last got on
 	NextAt time.Time // not to be touched before
 	Last   Failure   // why it waits; zero if it does not
+	Waits  time.Time // since when records are waited for; zero if they are not
 
 	Lease     string    // who works on it
 	LeaseEnds time.Time // then somebody else may
@@ -54,10 +55,12 @@ func NewOrder(issueID int64, replaces string, now time.Time) Order {
 	return Order{IssueID: issueID, StartedAt: now, NextAt: now, Step: AtAccount, Replaces: replaces}
 }
 
-// Record is a dns-01 response at the DNS provider.
+// Record is a dns-01 response at a DNS provider.
 type Record struct {
-	Name    string `dynamodbav:"name"`     // that is validated, without a wildcard's asterisk
-	KeyAuth string `dynamodbav:"key_auth"` // key authorization, whose digest is the record's value
+	Name     string `dynamodbav:"name"`     // that is validated, without a wildcard's asterisk
+	KeyAuth  string `dynamodbav:"key_auth"` // key authorization, whose digest is the record's value
+	Provider int64  `dynamodbav:"provider"` // where it is: the certificate may have another by now
+	Set      bool   `dynamodbav:"set"`      // known to be there; without that it may be
 }
 
 // LeaseFor is how long a worker has an order for itself. It renews the lease with each thing it stores,
@@ -67,6 +70,9 @@ const LeaseFor = 6 * time.Minute
 // MaxOrders is how many orders an issue may open, one after the other. The CA gives an order up when it cannot
 // see one record, and counts it: Let's Encrypt lets an account fail five times an hour for a name.
 const MaxOrders = 3
+
+// MaxAge is how long an issue may be open.
+const MaxAge = 24 * time.Hour
 
 // MaxTries is how often an order is tried without getting on before it fails for good.
 const MaxTries = 12

@@ -124,7 +124,7 @@ func duplicate(ctx context.Context, err error) bool {
 
 // call is what one Present or CleanUp met. lego's errors hold no status that could be asked for.
 type call struct {
-	status     atomic.Int64 // the last one of 400 or more
+	status     atomic.Int64 // of the last request, if it is 400 or more
 	retryAfter atomic.Int64
 }
 
@@ -141,7 +141,11 @@ func (w watch) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.New("the HTTP client has no transport of its own")
 	}
 	response, err := next.RoundTrip(r)
-	if c, ok := r.Context().Value(callKey{}).(*call); ok && err == nil && response.StatusCode >= 400 {
+	c, ok := r.Context().Value(callKey{}).(*call)
+	if ok {
+		c.status.Store(0) // of a request before, which what fails now is not about
+	}
+	if ok && err == nil && response.StatusCode >= 400 {
 		c.status.Store(int64(response.StatusCode))
 		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
 			c.retryAfter.Store(int64(min(time.Duration(seconds)*time.Second, 24*time.Hour)))

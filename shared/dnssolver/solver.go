@@ -85,8 +85,16 @@ func newSolver(config dnsprovider.Config, guard egress.Guard, client *http.Clien
 	return s, nil
 }
 
-// Timeout is how long a record may take to be seen, and how long to wait between looks.
-func (s *Solver) Timeout() (timeout, interval time.Duration) { return s.timeout, maxPoll }
+// Timeout is how long a record may take to be seen.
+func (s *Solver) Timeout() time.Duration { return s.timeout }
+
+// AtOnce is how many records can be there at a time; 0 for any number. An acme-dns account keeps two.
+func (s *Solver) AtOnce() int {
+	if s.fixed != "" {
+		return 2
+	}
+	return 0
+}
 
 // label is the first of a challenge's name.
 const label = "_acme-challenge."

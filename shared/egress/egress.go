@@ -6,10 +6,10 @@
 // to another a second later, and a server may redirect. So the dialer decides, after resolution and for each
 // address it tries. CheckURL and CheckHostPort only give the caller an early answer.
 //
-// Addresses come in three classes. Public ones are dialled. Private ones (loopback, RFC 1918, RFC 6598,
-// RFC 4193) are dialled where the deployment allows it, for servers inside its own network and for
-// the stack on one machine. The rest is never dialled: metadata services and other link-local addresses,
-// multicast, and what is reserved.
+// Addresses come in four classes. Public ones are dialled. Private ones (RFC 1918, RFC 6598, RFC 4193) are dialled
+// where the deployment allows it, for servers inside its own network. Loopback is allowed on its own, for the
+// stack on one machine: in Lambda the function's own runtime answers there. The rest is never dialled:
+// metadata services and other link-local addresses, multicast, and what is reserved.
 package egress
 
 import (
@@ -60,10 +60,18 @@ type Guard struct {
 	// AllowPrivate lets private addresses through too, and http. A deployment sets it, never a caller: it
 	// opens the whole private network to everybody who may name an address.
 	AllowPrivate bool
+	// AllowLoopback lets this machine's own addresses through. Nothing that is deployed sets it.
+	AllowLoopback bool
 	// Resolver answers for names; nil is the system's.
 	Resolver *net.Resolver
 	// Roots verify HTTPS; nil is the system's.
 	Roots *x509.CertPool
+}
+
+// Allowing is the guard of a deployment's setting: true allows private addresses, loopback these and the
+// machine's own, everything else public ones only.
+func Allowing(setting string) Guard {
+	return Guard{AllowPrivate: setting == "true" || setting == "loopback", AllowLoopback: setting == "loopback"}
 }
 
 // Trusting is a guard that verifies HTTPS by roots in PEM as well as by the system's, for servers that the
@@ -101,11 +109,11 @@ var never = prefixes(
 var private = prefixes(
 	"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", // RFC 1918
 	"100.64.0.0/10",    // carrier-grade NAT (RFC 6598)
-	"127.0.0.0/8",      // loopback
-	"::1/128",          // loopback
 	"fc00::/7",         // unique local (RFC 4193)
 	"168.63.129.16/32", // Azure's host, a public number reachable from inside only
 )
+
+var loopback = prefixes("127.0.0.0/8", "::1/128")
 
 // Of IPv6 only global unicast is public, less these. Everything else is refused unnamed: link-local, multicast,
 // IPv4-compatible, site-local, discard, segment routing and what is not assigned yet.
@@ -151,6 +159,10 @@ func (g Guard) CheckAddr(a netip.Addr) error {
 	switch {
 	case within(never, a):
 		return refuse(text, "is an address that leads to no server: link-local, reserved or multicast.")
+	case within(loopback, a):
+		if !g.AllowLoopback {
+			return refuse(text, "is this server itself. Give an address that can be reached from the internet.")
+		}
 	case within(private, a):
 		if !g.AllowPrivate {
 			return refuse(text, "is a private address. Give one that can be reached from the internet.")

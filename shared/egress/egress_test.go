@@ -281,7 +281,7 @@ func TestRedirects(t *testing.T) {
 }
 
 func TestNoRedirectLeavesHTTPSWhereHTTPIsAllowed(t *testing.T) {
-	client, base := public(t, Guard{AllowPrivate: true}, func(w http.ResponseWriter, r *http.Request) {
+	client, base := public(t, Guard{AllowPrivate: true, AllowLoopback: true}, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://public.example/", http.StatusFound)
 	})
 	if _, err := client.Get(base); !IsRefused(err) || !strings.Contains(err.Error(), "from https to http") {
@@ -338,7 +338,7 @@ func TestNoProxyOfTheEnvironment(t *testing.T) {
 func TestWhatADeploymentMayAllow(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
-	guard := Guard{AllowPrivate: true}
+	guard := Guard{AllowPrivate: true, AllowLoopback: true}
 	response, err := guard.Client(5 * time.Second).Get(server.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -380,7 +380,7 @@ func TestCheckURL(t *testing.T) {
 		}
 	}
 	for raw, good := range map[string]bool{"http://127.0.0.1:8080/x": true, "http://localhost:1": true, "http://pdns": true, "https://pdns": true, "ftp://pdns": false, "http://169.254.169.254": false, "http://2130706433": false} {
-		if err := (Guard{AllowPrivate: true}).CheckURL(raw); (err == nil) != good {
+		if err := (Guard{AllowPrivate: true, AllowLoopback: true}).CheckURL(raw); (err == nil) != good {
 			t.Errorf("private %q: %v", raw, err)
 		}
 	}
@@ -476,7 +476,7 @@ func TestTrusting(t *testing.T) {
 	defer server.Close()
 	root := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 	for roots, trusted := range map[string]bool{"": false, " \n": false, root: true, root + "\n" + root: true} {
-		guard, err := Guard{AllowPrivate: true}.Trusting(roots)
+		guard, err := Guard{AllowPrivate: true, AllowLoopback: true}.Trusting(roots)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,6 +35,9 @@ const skew = 5 * time.Minute
 // ErrUnfit is the error of a chain that is not what was asked for, or no chain at all.
 var ErrUnfit = errors.New("the CA's chain is not what was asked for")
 
+// ErrOtherKey is an ErrUnfit: the certificate is for another key. A CA may give two orders for the same names as one.
+var ErrOtherKey = fmt.Errorf("%w: the certificate is for another key", ErrUnfit)
+
 func unfit(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUnfit, fmt.Sprintf(format, args...))
 }
@@ -64,7 +67,7 @@ func (c Chain) Check(public crypto.PublicKey, names []string, now time.Time) err
 	leaf := c[0]
 	switch {
 	case !Same(leaf.PublicKey, public):
-		return unfit("the certificate is for another key")
+		return ErrOtherKey
 	case leaf.IsCA:
 		return unfit("the certificate is a CA's")
 	case now.Add(skew).Before(leaf.NotBefore):

@@ -61,6 +61,12 @@ func (r Rules) Names(domain string, sans []string) ([]string, error) {
 	case len(names) > MaxNames:
 		return nil, tooMany(len(names))
 	}
+	for _, name := range names {
+		// Let's Encrypt refuses an order that has both.
+		if _, parent, ok := strings.Cut(name, "."); ok && !strings.HasPrefix(name, "*.") && slices.Contains(names, "*."+parent) {
+			return nil, badName(name, "*."+parent+" covers it. Leave it out")
+		}
+	}
 	return names, nil
 }
 

@@ -202,6 +202,7 @@ type orderItem struct {
 	Orders      int                  `dynamodbav:"orders,omitempty"`
 	Tries       int                  `dynamodbav:"tries"`
 	NextAt      int64                `dynamodbav:"next_at"`
+	Waits       int64                `dynamodbav:"waits,omitempty"`
 	Last        failureItem          `dynamodbav:"last,omitempty"`
 	Lease       string               `dynamodbav:"lease,omitempty"`
 	LeaseEnds   int64                `dynamodbav:"lease_ends"` // 0 without one
@@ -214,7 +215,7 @@ func newOrderItem(o certificate.Order) orderItem {
 	it := orderItem{
 		PK: at.pk, SK: at.sk, User: o.User, Certificate: o.Certificate, Issue: o.Issue, IssueID: o.IssueID, StartedAt: milliseconds(o.StartedAt),
 		Step: string(o.Step), Asked: o.Asked, URL: o.URL, Replaces: o.Replaces, Key: o.Key, Records: o.Records,
-		Orders: o.Orders, Tries: o.Tries, NextAt: milliseconds(o.NextAt), Last: newFailureItem(o.Last), Lease: o.Lease, LeaseEnds: milliseconds(o.LeaseEnds), Due: orderDue,
+		Orders: o.Orders, Tries: o.Tries, NextAt: milliseconds(o.NextAt), Waits: milliseconds(o.Waits), Last: newFailureItem(o.Last), Lease: o.Lease, LeaseEnds: milliseconds(o.LeaseEnds), Due: orderDue,
 	}
 	it.DueAt = max(it.NextAt, it.LeaseEnds)
 	return it
@@ -224,7 +225,7 @@ func (it orderItem) order() certificate.Order {
 	return certificate.Order{
 		User: it.User, Certificate: it.Certificate, Issue: it.Issue, IssueID: it.IssueID, StartedAt: instant(it.StartedAt),
 		Step: certificate.Step(it.Step), Asked: it.Asked, URL: it.URL, Replaces: it.Replaces, Key: it.Key, Records: it.Records,
-		Orders: it.Orders, Tries: it.Tries, NextAt: instant(it.NextAt), Last: it.Last.failure(), Lease: it.Lease, LeaseEnds: instant(it.LeaseEnds),
+		Orders: it.Orders, Tries: it.Tries, NextAt: instant(it.NextAt), Waits: instant(it.Waits), Last: it.Last.failure(), Lease: it.Lease, LeaseEnds: instant(it.LeaseEnds),
 	}
 }
 
@@ -541,13 +542,16 @@ func (s *Store) LeaseOrder(ctx context.Context, id int64, worker string, now tim
 	if now.Before(o.LeaseEnds) || now.Before(o.NextAt) {
 		return o, ErrConflict
 	}
-	before := o.LeaseEnds
+	// All that a worker changes who had it and put it down meanwhile: the item is written whole.
+	values := map[string]types.AttributeValue{
+		":ends": number(milliseconds(o.LeaseEnds)), ":next": number(milliseconds(o.NextAt)), ":tries": number(int64(o.Tries)), ":issue": number(o.Issue),
+	}
 	o.Lease, o.LeaseEnds, o.Tries = worker, now.Add(certificate.LeaseFor), o.Tries+1
-	item, err := put(s.resources, newOrderItem(o), "lease_ends = :before AND issue = :issue")
+	item, err := put(s.resources, newOrderItem(o), "lease_ends = :ends AND next_at = :next AND tries = :tries AND issue = :issue")
 	if err != nil {
 		return o, err
 	}
-	item.Put.ExpressionAttributeValues = map[string]types.AttributeValue{":before": number(milliseconds(before)), ":issue": number(o.Issue)}
+	item.Put.ExpressionAttributeValues = values
 	return o, conflict(s.transact(ctx, "lease order", []types.TransactWriteItem{item}))
 }
 
@@ -617,39 +621,12 @@ func (s *Store) DropMaterial(ctx context.Context, id, issue int64) error {
 // Due is a certificate that something is due for.
 type Due struct{ User, Certificate int64 }
 
-// DueRenewals lists certificates whose renewal is to be looked at, the longest due first.
+// DueRenewals lists up to most certificates whose renewal is to be looked at, the longest due first.
 func (s *Store) DueRenewals(ctx context.Context, now time.Time, most int) ([]Due, error) {
-	return s.due(ctx, renewalDue, now, most)
+	return dueKeys(ctx, s, renewalDue, now, most, func(k dueKey) Due { return Due{k.User, k.ID} })
 }
 
-// DueOrders lists open issues that nobody works on and whose time has come.
+// DueOrders lists up to most open issues that nobody works on and whose time has come.
 func (s *Store) DueOrders(ctx context.Context, now time.Time, most int) ([]Due, error) {
-	return s.due(ctx, orderDue, now, most)
-}
-
-// due reads the index of what is due. It holds only what something will be due for, ordered by when.
-func (s *Store) due(ctx context.Context, what string, now time.Time, most int) ([]Due, error) {
-	ctx, cancel := context.WithTimeout(ctx, Budget)
-	defer cancel()
-	answer, err := s.db.Query(ctx, &dynamodb.QueryInput{
-		TableName: &s.resources, IndexName: aws.String("due"), Limit: aws.Int32(int32(most)),
-		KeyConditionExpression:    aws.String("due = :what AND due_at <= :now"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":what": text(what), ":now": number(milliseconds(now))},
-	})
-	if err != nil {
-		return nil, failure("list what is due", err)
-	}
-	var items []struct {
-		User        int64 `dynamodbav:"user_id"`
-		ID          int64 `dynamodbav:"id"`
-		Certificate int64 `dynamodbav:"certificate"`
-	}
-	if err := attributevalue.UnmarshalListOfMaps(answer.Items, &items); err != nil {
-		return nil, fmt.Errorf("list what is due: %w", err)
-	}
-	all := make([]Due, len(items))
-	for i, it := range items {
-		all[i] = Due{it.User, max(it.ID, it.Certificate)}
-	}
-	return all, nil
+	return dueKeys(ctx, s, orderDue, now, most, func(k dueKey) Due { return Due{k.User, k.Certificate} })
 }

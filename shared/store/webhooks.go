@@ -470,6 +470,8 @@ type dueKey struct {
 	SK   string `dynamodbav:"sk"`
 	User int64  `dynamodbav:"user_id"`
 	ID   int64  `dynamodbav:"id"`
+
+	Certificate int64 `dynamodbav:"certificate"` // of an order
 }
 
 // dueKeys reads the index of what is due, in as many calls as it takes. It follows writes after a moment: what it
