@@ -255,7 +255,7 @@ func (s *issue) request(ctx context.Context) ([]byte, crypto.PublicKey, error) {
 		return nil, nil, err
 	}
 	// A public CA certifies names and nothing else of a subject.
-	der, err := pki.NewRequest(s.key.Signer(), s.certificate.Names, pki.Subject{}, false)
+	der, err := pki.NewRequest(s.key.Signer(), s.certificate.Names, pki.Subject{})
 	return der, s.key.Public(), err
 }
 

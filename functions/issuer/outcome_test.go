@@ -65,7 +65,7 @@ func TestWhatIsIssued(t *testing.T) {
 			r := newRig(t, options{})
 			var csr []byte
 			if test.c.CallersKey {
-				csr = must(pki.NewRequest(csrKey.Signer(), []string{csrName}, pki.Subject{}, false))
+				csr = must(pki.NewRequest(csrKey.Signer(), []string{csrName}, pki.Subject{}))
 			}
 			c := r.createBy(test.c, csr)
 			if err := r.deliver(c); err != nil {

@@ -60,15 +60,12 @@ var (
 	oidTLSFeature       = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24} // RFC 7633
 )
 
-// statusRequest asks that a server staple an OCSP answer: a TLSFeature of the one number 5.
-var statusRequest = []byte{0x30, 3, 2, 1, 5}
-
 // maxCommonName is the upper bound of RFC 5280 (appendix A.1). The names are in the SANs in any case.
 const maxCommonName = 64
 
 // NewRequest makes a request for the names, which are as Names gives them. The first is the common name too
 // if it fits; an address never is.
-func NewRequest(key crypto.Signer, names []string, subject Subject, mustStaple bool) ([]byte, error) {
+func NewRequest(key crypto.Signer, names []string, subject Subject) ([]byte, error) {
 	if len(names) == 0 {
 		return nil, errors.New("make a request: it has no names")
 	}
@@ -90,9 +87,6 @@ func NewRequest(key crypto.Signer, names []string, subject Subject, mustStaple b
 			template.Subject.CommonName = name
 		}
 		template.DNSNames = append(template.DNSNames, name)
-	}
-	if mustStaple {
-		template.ExtraExtensions = []pkix.Extension{{Id: oidTLSFeature, Value: statusRequest}}
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &template, key)
 	if err != nil {

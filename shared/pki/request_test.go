@@ -33,7 +33,7 @@ func TestARequestHasTheNamesAndTheSubject(t *testing.T) {
 	names := []string{"example.org", "*.example.org", "xn--bcher-kva.example"}
 	for _, kind := range []KeyType{ECDSAP256, ECDSAP384, RSA2048, Ed25519} {
 		k := newKey(t, kind)
-		der, err := NewRequest(k.Signer(), names, subject, true)
+		der, err := NewRequest(k.Signer(), names, subject)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +44,7 @@ func TestARequestHasTheNamesAndTheSubject(t *testing.T) {
 		text := string(openssl(t, der, "req", "-inform", "DER", "-verify", "-noout", "-text", "-nameopt", "utf8,sep_comma_plus"))
 		for _, want := range []string{
 			"C=DE,ST=Bayern,L=München,O=Ann & Söhne,OU=Web,CN=example.org",
-			"DNS:example.org, DNS:*.example.org, DNS:xn--bcher-kva.example", "status_request",
+			"DNS:example.org, DNS:*.example.org, DNS:xn--bcher-kva.example",
 		} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: openssl does not see %q in\n%s", kind, want, text)
@@ -57,7 +57,7 @@ func TestACommonNameHas64Characters(t *testing.T) {
 	k := newKey(t, ECDSAP256)
 	for length, want := range map[int]bool{64: true, 65: false} {
 		name := strings.Repeat("a", 50) + "." + strings.Repeat("b", length-51-len(".org")) + ".org"
-		der, err := NewRequest(k.Signer(), []string{name}, Subject{}, false)
+		der, err := NewRequest(k.Signer(), []string{name}, Subject{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,14 +66,14 @@ func TestACommonNameHas64Characters(t *testing.T) {
 			t.Errorf("%d characters: common name %q, %v", length, parsed.Subject.CommonName, err)
 		}
 	}
-	der, err := NewRequest(k.Signer(), []string{"192.0.2.1", "nas.local", "2001:db8::1"}, Subject{}, false)
+	der, err := NewRequest(k.Signer(), []string{"192.0.2.1", "nas.local", "2001:db8::1"}, Subject{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if read, err := Private.ParseRequestDER(der); err != nil || !slices.Equal(read.Names, []string{"nas.local", "192.0.2.1", "2001:db8::1"}) {
 		t.Errorf("addresses: %q, %v", read.Names, err)
 	}
-	if _, err := NewRequest(k.Signer(), nil, Subject{}, false); err == nil {
+	if _, err := NewRequest(k.Signer(), nil, Subject{}); err == nil {
 		t.Error("a request for nothing is made")
 	}
 }
@@ -165,7 +165,7 @@ func TestRequestsOfCallers(t *testing.T) {
 		{"CA:FALSE", k, with(extension(t, oidBasicConstraints, true, ca{false})), "example.org"},
 		{"digitalSignature", k, with(extension(t, oidKeyUsage, true, asn1.BitString{Bytes: []byte{0x80}, BitLength: 1})), "example.org"},
 		{"an unknown extension", k, with(extension(t, oidOther, false, 1)), "example.org"},
-		{"must-staple", k, with(extension(t, oidTLSFeature, true, statusRequest)), "example.org"},
+		{"must-staple", k, with(extension(t, oidTLSFeature, true, []byte{0x30, 3, 2, 1, 5})), "example.org"},
 
 		{"no names", k, names(), "at least one name"},
 		{"101 names", k, names(numbered(101)...), "100 names, not 101"},
@@ -215,7 +215,7 @@ func TestRequestsOfCallers(t *testing.T) {
 
 func TestARequestMustBeWhole(t *testing.T) {
 	k := newKey(t, ECDSAP256)
-	der, err := NewRequest(k.Signer(), []string{"example.org"}, Subject{}, false)
+	der, err := NewRequest(k.Signer(), []string{"example.org"}, Subject{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func TestHugeRequestsAreRefusedAtOnce(t *testing.T) {
 // names on their own; and the CA gets the bytes that were checked.
 func FuzzRequest(f *testing.F) {
 	for _, kind := range []KeyType{ECDSAP256, RSA2048, Ed25519} {
-		der, err := NewRequest(newKey(f, kind).Signer(), []string{"example.org", "*.example.org"}, Subject{Organization: "Ann", Country: "DE"}, true)
+		der, err := NewRequest(newKey(f, kind).Signer(), []string{"example.org", "*.example.org"}, Subject{Organization: "Ann", Country: "DE"})
 		if err != nil {
 			f.Fatal(err)
 		}
