@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 
@@ -49,17 +51,30 @@ func (s *stack) seed(ctx context.Context) error {
 	}
 	var err error
 	if s.seeded.ACMEAccount, err = c.findOrMake(ctx, own+"acme-accounts", account, func(have map[string]any) bool {
-		return have["directory_url"] == account["directory_url"]
+		return have["name"] == account["name"] && have["directory_url"] == account["directory_url"]
 	}); err != nil {
 		return err
 	}
 	s.seeded.DNSProvider, err = c.findOrMake(ctx, own+"dns-providers", provider, func(have map[string]any) bool {
 		config, _ := have["config"].(map[string]any)
 		wanted, _ := provider["config"].(map[string]any)
-		return have["kind"] == provider["kind"] && config["nameserver"] == wanted["nameserver"] && config["endpoint"] == wanted["endpoint"]
+		return have["name"] == provider["name"] && have["kind"] == provider["kind"] && config["nameserver"] == wanted["nameserver"] && config["endpoint"] == wanted["endpoint"]
 	})
+	var refused *apiError
+	if errors.As(err, &refused) && refused.status == http.StatusBadRequest { // AllowPrivateAddresses was set otherwise
+		fmt.Fprintf(os.Stderr, "bb: the first user gets no DNS provider: %s\n", refused.what)
+		return nil
+	}
 	return err
 }
+
+// apiError is an answer of the API that is no success.
+type apiError struct {
+	status int
+	what   string
+}
+
+func (e *apiError) Error() string { return fmt.Sprintf("%d: %s", e.status, e.what) }
 
 // apiClient calls the API with the session of a login.
 type apiClient struct{ url, cookie string }
@@ -95,18 +110,18 @@ func (c *apiClient) call(ctx context.Context, method, path string, body, data an
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	if response.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("%s %s: %d: %s", method, path, response.StatusCode, envelope.Error.What)
+		return fmt.Errorf("%s %s: %w", method, path, &apiError{response.StatusCode, envelope.Error.What})
 	}
 	return json.Unmarshal(envelope.Data, data)
 }
 
-// findOrMake gives the id of the thing of a list that is the one wanted, or of a new one.
+// findOrMake gives the id of the oldest thing of a list that is the one wanted, or of a new one.
 func (c *apiClient) findOrMake(ctx context.Context, list string, thing map[string]any, is func(map[string]any) bool) (int64, error) {
 	var have []map[string]any
 	if err := c.call(ctx, "GET", list+"?limit=100", nil, &have); err != nil {
 		return 0, err
 	}
-	for _, h := range have {
+	for _, h := range slices.Backward(have) {
 		if id, ok := h["id"].(float64); ok && is(h) {
 			return int64(id), nil
 		}

@@ -222,7 +222,11 @@ func (h *handler) provider(b newAccount) (acmeaccount.Provider, error) {
 		return acmeaccount.Provider{}, problem.NotFound.New("There is no CA %d.", b.CA)
 	}
 	if b.Directory != "" {
-		if p, ok := h.providers.At(b.Directory); ok {
+		p, ok := h.providers.At(b.Directory)
+		if named, known := h.providers.Find(b.Provider); ok && b.Provider != "" && (!known || named.Directory != p.Directory) {
+			return acmeaccount.Provider{}, problem.InvalidArgument.New("directory_url: it is not provider's. Give one of the two.").With("field", "directory_url")
+		}
+		if ok {
 			return p, nil
 		}
 		return acmeaccount.Provider{}, problem.InvalidArgument.New("directory_url: the operator of this server has not allowed it. Providers are %s.", strings.Join(h.providers.Names(), ", ")).With("field", "directory_url")
@@ -272,6 +276,9 @@ func (s AccountSettings) apply(a *acmeaccount.Account) error {
 			email, err := user.NormalizeEmail(*s.Email)
 			if err != nil {
 				return err
+			}
+			if strings.ContainsAny(email, "?%,&#") { // they mean something in a mailto URL (RFC 8555 §7.3)
+				return problem.InvalidArgument.New("email: CAs take no address with one of ?%%,&#.").With("field", "email")
 			}
 			a.Email = email
 		}

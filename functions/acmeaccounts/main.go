@@ -30,12 +30,12 @@ func main() {
 		environ.Exit(err)
 	}
 	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
-	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
+	cas, err := acme.Configure(guard, environ.List("ACME_DIRECTORIES"), os.Getenv("ACME_ROOTS"), 10*time.Second)
 	if err != nil {
 		environ.Exit(err)
 	}
 	h := &handler{
-		store: s, keys: keys, providers: providers, ca: acme.NewClients(cas.Client(10 * time.Second)),
+		store: s, keys: keys, providers: providers, ca: cas,
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
 	}
 	gateway.Serve(h.routes())

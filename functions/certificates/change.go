@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"cjj365.cc/bb/shared/acmekey"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/idempotency"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/store"
@@ -62,7 +65,7 @@ func (h *handler) update(ctx context.Context, in *updateRequest) (*response, err
 		}
 	}
 	after.UpdatedAt = h.now()
-	after, err = h.store.UpdateCertificate(ctx, before, after, nil)
+	after, err = h.store.UpdateCertificate(ctx, before, after, nil, nil)
 	if err != nil {
 		return nil, changed(err)
 	}
@@ -104,57 +107,102 @@ func changed(err error) error {
 func (h *handler) verify(ctx context.Context, c certificate.Certificate) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	for _, name := range c.Names {
-		record := "_acme-challenge." + strings.TrimPrefix(name, "*.") + "."
-		target, err := h.resolver.LookupCNAME(ctx, record)
-		if err != nil || strings.EqualFold(target, record) {
-			return problem.Conflict.New("There is no CNAME at %s that leads elsewhere.", strings.TrimSuffix(record, ".")).With("record", record)
+	failed := make([]error, len(c.Names))
+	slots := make(chan struct{}, 8)
+	var group sync.WaitGroup
+	for i, name := range c.Names {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			failed[i] = h.delegated(ctx, "_acme-challenge."+strings.TrimPrefix(name, "*."))
+		})
+	}
+	group.Wait()
+	for _, err := range failed {
+		if err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// delegated tells of a name whether a CNAME leads from it.
+func (h *handler) delegated(ctx context.Context, record string) error {
+	target, err := h.resolver.LookupCNAME(ctx, record+".")
+	var dns *net.DNSError
+	if err != nil && !(errors.As(err, &dns) && dns.IsNotFound) {
+		unanswered := problem.Unavailable.New("DNS does not answer for %s; try again.", record)
+		unanswered.RetryAfter, unanswered.Cause = 5*time.Second, err
+		return unanswered.With("record", record)
+	}
+	if err != nil || strings.EqualFold(strings.TrimSuffix(target, "."), record) {
+		return problem.Conflict.New("There is no CNAME at %s that leads elsewhere.", record).With("record", record)
 	}
 	return nil
 }
 
 type issueRequest struct {
 	Path
+	idempotency.Header
 	Body *struct {
 		ValiditySeconds int64 `json:"validity_seconds,omitempty" minimum:"0" doc:"For private CAs; a public CA decides itself."`
 	} `required:"false"`
 }
 
-func (h *handler) issue(ctx context.Context, in *issueRequest) (*struct{}, error) {
-	c, err := h.store.Certificate(ctx, in.User, in.ID)
+// issueResponse is idempotency.Answer without a body.
+type issueResponse struct {
+	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
+}
+
+func (h *handler) issue(ctx context.Context, in *issueRequest) (*issueResponse, error) {
+	answer, err := idempotency.Do(ctx, h.store, &in.Header, "issue-certificate", in.ID, h.now(),
+		func(seal func(struct{}) (*store.Idempotency, error)) (struct{}, error) {
+			once, err := seal(struct{}{})
+			if err != nil {
+				return struct{}{}, err
+			}
+			return struct{}{}, h.openIssue(ctx, in.User, in.ID, once)
+		})
 	if err != nil {
-		return nil, missing(err, in.ID)
+		return nil, changed(err)
+	}
+	return &issueResponse{answer.Replayed}, nil
+}
+
+func (h *handler) openIssue(ctx context.Context, user, id int64, once *store.Idempotency) error {
+	c, err := h.store.Certificate(ctx, user, id)
+	if err != nil {
+		return missing(err, id)
 	}
 	if c.DNSProvider == 0 {
-		return nil, problem.MissingField.New("The certificate names no DNS provider that proves control of the names. PUT dns_provider_id first.").With("field", "dns_provider_id")
+		return problem.MissingField.New("The certificate names no DNS provider that proves control of the names. PUT dns_provider_id first.").With("field", "dns_provider_id")
 	}
 	if c.Issuing > 0 {
-		return nil, errIssuing
+		return errIssuing
 	}
 	now := h.now()
 	if c.Failure.Limited(now) {
 		// Asking all the same would be counted, and put the end of the limit off.
 		limited := problem.RateLimited.New("The CA wants no other try before %s: %s", c.Failure.RetryAt.UTC().Format(time.RFC3339), c.Failure.What)
 		limited.RetryAfter = c.Failure.RetryAt.Sub(now)
-		return nil, limited.With("retry_after", problem.Seconds(limited.RetryAfter))
+		return limited.With("retry_after", problem.Seconds(limited.RetryAfter))
 	}
 	open, err := h.newOrder(ctx, c, now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	after := c
 	after.UpdatedAt = now
-	if err := h.store.Count(ctx, orders(in.User), orderLimit, now); err != nil {
-		return nil, err
+	if err := h.store.Count(ctx, orders(user), orderLimit, now); err != nil {
+		return err
 	}
-	after, err = h.store.UpdateCertificate(ctx, c, after, open)
+	after, err = h.store.UpdateCertificate(ctx, c, after, open, once)
 	if err != nil {
-		return nil, changed(err)
+		return err
 	}
 	h.audit(ctx, "issue opened", after)
 	h.send(ctx, after)
-	return nil, nil
+	return nil
 }
 
 // orderLimit is how many orders a user may open by the API; what renews itself is not counted. Let's Encrypt lets an
@@ -187,12 +235,18 @@ type Issue struct {
 type issuesResponse struct{ Body wire.List[Issue] }
 
 func (h *handler) issues(ctx context.Context, in *issuesRequest) (*issuesResponse, error) {
-	if _, err := h.store.Certificate(ctx, in.User, in.ID); err != nil {
+	c, err := h.store.Certificate(ctx, in.User, in.ID)
+	if err != nil {
 		return nil, missing(err, in.ID)
 	}
 	issues, err := h.store.Issues(ctx, in.ID)
 	if err != nil {
 		return nil, err
+	}
+	if len(issues) > 0 && c.Issuing == issues[0].Number {
+		if open, err := h.store.Order(ctx, in.ID); err == nil {
+			issues[0].Order = open.URL
+		}
 	}
 	return &issuesResponse{wire.Page(issues, in.Paging, func(i certificate.Issue) Issue {
 		return Issue{
@@ -290,7 +344,7 @@ func (h *handler) noteRevoked(ctx context.Context, c certificate.Certificate, re
 		after := c
 		after.RevokedAt, after.Reason, after.UpdatedAt = h.now(), reason, h.now()
 		after.RenewAt = time.Time{} // whoever revokes a certificate says when there is to be another
-		after, err := h.store.UpdateCertificate(ctx, c, after, nil)
+		after, err := h.store.UpdateCertificate(ctx, c, after, nil, nil)
 		if !errors.Is(err, store.ErrConflict) {
 			return after, err
 		}

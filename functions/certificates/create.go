@@ -53,10 +53,13 @@ type createAtAccountRequest struct {
 }
 
 func (h *handler) createAtAccount(ctx context.Context, in *createAtAccountRequest) (*idempotency.Answer[Certificate], error) {
+	for field, given := range map[string]wire.ID{"acme_account_id": in.Body.ACMEAccount, "acct_id": in.Body.Account} {
+		if given != 0 && int64(given) != in.Account {
+			return nil, problem.InvalidArgument.New("%s is not the account of the path.", field).With("field", field)
+		}
+	}
 	if in.Body.ACMEAccount == 0 {
 		in.Body.Account = wire.ID(in.Account)
-	} else if int64(in.Body.ACMEAccount) != in.Account {
-		return nil, problem.InvalidArgument.New("acme_account_id is not the account of the path.").With("field", "acme_account_id")
 	}
 	return h.create(ctx, &in.CreateRequest)
 }

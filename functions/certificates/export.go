@@ -20,7 +20,7 @@ import (
 
 type exportRequest struct {
 	Path
-	Format string `query:"format" enum:"json,zip" default:"json"`
+	Format string `query:"format" enum:"json,zip,pkcs12" default:"json"`
 	Accept string `header:"Accept"`
 }
 
@@ -35,17 +35,25 @@ func (h *handler) export(ctx context.Context, in *exportRequest) (*huma.StreamRe
 		return nil, errNotIssued
 	case !c.CallersKey && !c.Exportable():
 		return nil, problem.ExportForbidden.New("The certificate's policy keeps its key from being exported. PUT server_decrypt_export or key_dist_policy to change that.")
-	case in.Format == "zip" && !strings.HasPrefix(in.Accept, "application/zip"):
+	case binary[in.Format] != "" && !strings.HasPrefix(in.Accept, binary[in.Format]):
 		// API Gateway hands binary answers out as base64 text to whoever asks for another type first.
-		return nil, problem.NotAcceptable.New("Send Accept: application/zip.")
+		return nil, problem.NotAcceptable.New("Send Accept: %s.", binary[in.Format])
+	case in.Format == "pkcs12" && c.CallersKey:
+		return nil, problem.Conflict.New("A PKCS#12 holds the key, which you keep. Export as json or zip.")
 	}
 	e, err := h.open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	h.audit(ctx, "exported", c, slog.String("format", in.Format), slog.String("serial", c.Current.Serial), slog.Bool("key", e.Key.Exists()))
-	if in.Format == "zip" {
-		return zipped(e)
+	switch in.Format {
+	case "zip":
+		archive, password, err := e.Zip()
+		return file(archive, password, "application/zip", fmt.Sprintf("cert-%d.zip", e.ID), err)
+	case "pkcs12":
+		password := export.NewPassword()
+		text, err := e.PKCS12(password)
+		return file(text, password, "application/x-pkcs12", fmt.Sprintf("cert-%d.pfx", e.ID), err)
 	}
 	parts, err := e.Parts()
 	if err != nil {
@@ -82,17 +90,20 @@ func (h *handler) open(ctx context.Context, c certificate.Certificate) (export.C
 	return e, err
 }
 
-func zipped(e export.Certificate) (*huma.StreamResponse, error) {
-	archive, password, err := e.Zip()
+// binary is the types of answers that are no text.
+var binary = map[string]string{"zip": "application/zip", "pkcs12": "application/x-pkcs12"}
+
+// file is an answer to be saved; the password is of the PKCS#12 in it, empty for none.
+func file(text []byte, password, contentType, name string, err error) (*huma.StreamResponse, error) {
 	if err != nil {
 		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
-		ctx.SetHeader("Content-Type", "application/zip")
-		ctx.SetHeader("Content-Disposition", fmt.Sprintf(`attachment; filename="cert-%d.zip"`, e.ID))
+		ctx.SetHeader("Content-Type", contentType)
+		ctx.SetHeader("Content-Disposition", `attachment; filename="`+name+`"`)
 		if password != "" {
 			ctx.SetHeader("X-Export-Password", password)
 		}
-		_, _ = ctx.BodyWriter().Write(archive) // the client has gone
+		_, _ = ctx.BodyWriter().Write(text) // the client has gone
 	}}, nil
 }

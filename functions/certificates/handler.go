@@ -69,7 +69,7 @@ func (h *handler) routes() *wire.API {
 	}, h.issue)
 	wire.Register(a, wire.Operation{
 		Method: "GET", Path: one + "/export", ID: "export-certificate", Rule: rule(access.Read, "certificate_id"),
-		Summary: "Export a certificate with its private key", Description: "As JSON, or with format=zip as an archive (PEM, DER, PKCS#12), for which Accept must be application/zip.",
+		Summary: "Export a certificate with its private key", Description: "As JSON; with format=zip as an archive (PEM, DER, PKCS#12), with format=pkcs12 as that alone. For these Accept must be application/zip or application/x-pkcs12, and X-Export-Password of the answer has the password of the PKCS#12.",
 	}, h.export)
 	wire.Register(a, wire.Operation{
 		Method: "POST", Path: one + "/revoke", ID: "revoke-certificate", Rule: rule(access.Write, "certificate_id"),
@@ -187,21 +187,24 @@ func (h *handler) rest(ctx context.Context) bool {
 
 // read reads a certificate and, while an issue is open, how far that is.
 func (h *handler) read(ctx context.Context, user, id int64) (certificate.Certificate, Certificate, error) {
-	c, err := h.store.Certificate(ctx, user, id)
-	if err != nil {
-		return c, Certificate{}, missing(err, id)
-	}
-	shown := show(c, h.now())
-	if c.Issuing == 0 {
-		return c, shown, nil
-	}
-	o, err := h.store.Order(ctx, id)
-	if err == nil {
-		shown.Progress = progress(o)
-	} else if !errors.Is(err, store.ErrNotFound) { // closed between the two reads
+	for {
+		c, err := h.store.Certificate(ctx, user, id)
+		if err != nil {
+			return c, Certificate{}, missing(err, id)
+		}
+		shown := show(c, h.now())
+		if c.Issuing == 0 {
+			return c, shown, nil
+		}
+		o, err := h.store.Order(ctx, id)
+		if errors.Is(err, store.ErrNotFound) || err == nil && o.Issue != c.Issuing {
+			continue // closed between the two reads: what was read of the certificate is over
+		}
+		if err == nil {
+			shown.Progress = progress(o)
+		}
 		return c, shown, err
 	}
-	return c, shown, nil
 }
 
 // detail adds the heavy fields.

@@ -23,6 +23,8 @@ import (
 	"testing"
 	"time"
 
+	"software.sslmate.com/src/go-pkcs12"
+
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/acmeaccount"
@@ -127,7 +129,7 @@ func (w *world) issued(t *testing.T, id int64) pki.Chain {
 	o, err := w.store.Order(ctx, id)
 	if err != nil {
 		opened := certificate.NewOrder(must(w.store.NextIssueID(ctx)), "", w.now)
-		c = must(w.store.UpdateCertificate(ctx, c, c, &opened))
+		c = must(w.store.UpdateCertificate(ctx, c, c, &opened, nil))
 	}
 	o = must(w.store.LeaseOrder(ctx, id, "test", w.now))
 	m := store.Material{}
@@ -413,6 +415,11 @@ func TestExport(t *testing.T) {
 	}
 	w.Want(t, 406, w.session, "GET", one(c.ID)+"/export?format=zip", "")
 	w.Want(t, 400, w.session, "GET", one(c.ID)+"/export?format=tar", "")
+	w.Want(t, 406, w.session, "GET", one(c.ID)+"/export?format=pkcs12", "", "Accept: application/zip")
+	p12 := w.Want(t, 200, w.session, "GET", one(c.ID)+"/export?format=pkcs12", "", "Accept: application/x-pkcs12")
+	if opened, leaf, err := decode([]byte(p12.Body), p12.Header.Get("X-Export-Password")); err != nil || !leaf.Equal(chain[0]) || !pki.Same(opened.(crypto.Signer).Public(), leaf.PublicKey) {
+		t.Errorf("PKCS#12: %v", err)
+	}
 	// The caller has the key: the rest can be had, whatever the policy.
 	own := w.create(t, fmt.Sprintf(`{"csr":%q,"acct_id":%d}`, csr(must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), "own.example"), w.account))
 	w.issued(t, own.ID)
@@ -420,6 +427,11 @@ func TestExport(t *testing.T) {
 	if parts.Privkey != "" || parts.Cert == "" || own.KeyType != "" {
 		t.Errorf("of a CSR: %+v", parts)
 	}
+}
+
+func decode(text []byte, password string) (any, *x509.Certificate, error) {
+	key, leaf, _, err := pkcs12.DecodeChain(text, password)
+	return key, leaf, err
 }
 
 // A key moved to another certificate's item does not open there.
@@ -431,7 +443,7 @@ func TestAKeyOfAnotherCertificateStaysClosed(t *testing.T) {
 	stolen := must(w.store.Material(t.Context(), a.ID, 1))
 	c := must(w.store.Certificate(t.Context(), 1, b.ID))
 	open := certificate.NewOrder(must(w.store.NextIssueID(t.Context())), "", w.now)
-	c = must(w.store.UpdateCertificate(t.Context(), c, c, &open))
+	c = must(w.store.UpdateCertificate(t.Context(), c, c, &open, nil))
 	o := must(w.store.LeaseOrder(t.Context(), b.ID, "thief", w.now))
 	c.Current.Issue = o.Issue
 	must(w.store.CloseOrder(t.Context(), o, c, certificate.Issue{Certificate: b.ID, Number: o.Issue, StartedAt: w.now}, &stolen))
@@ -579,6 +591,55 @@ func TestARepeatedCreateIsOne(t *testing.T) {
 	if list := w.Want(t, 200, w.session, "GET", path, ""); list.Meta.Total != 2 {
 		t.Errorf("%d certificates", list.Meta.Total)
 	}
+}
+
+// A renewal asked for again under the same key is one, also when the first has ended.
+func TestARepeatedIssueIsOne(t *testing.T) {
+	w := newWorld(t)
+	c := w.create(t, w.order("a.example"))
+	w.issued(t, c.ID)
+	w.Want(t, 204, w.session, "POST", one(c.ID)+"/issues", "", "Idempotency-Key: k")
+	if a := w.Want(t, 204, w.session, "POST", one(c.ID)+"/issues", "", "Idempotency-Key: k"); a.Header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("%v", a.Header)
+	}
+	w.issued(t, c.ID)
+	w.Want(t, 204, w.session, "POST", one(c.ID)+"/issues", "", "Idempotency-Key: k")
+	if list := w.Want(t, 200, w.session, "GET", one(c.ID)+"/issues", ""); list.Meta.Total != 2 {
+		t.Errorf("%s", list.Body)
+	}
+	w.Want(t, 204, w.session, "POST", one(c.ID)+"/issues", "", "Idempotency-Key: l")
+}
+
+// Whoever reads while issues are opened and closed sees no state that never was.
+func TestWhatIsShownIsOneState(t *testing.T) {
+	w := newWorld(t)
+	c := w.create(t, w.order("a.example"))
+	w.issued(t, c.ID)
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				var got Certificate
+				w.Want(t, 200, w.session, "GET", one(c.ID), "").Into(t, &got)
+				stored := must(w.store.Certificate(t.Context(), 1, c.ID))
+				if got.Progress == nil && got.Attempts == stored.Issues && stored.Issuing == 0 && got.Serial != stored.Current.Serial {
+					t.Errorf("serial %s without progress, %s is in place", got.Serial, stored.Current.Serial)
+				}
+			}
+		})
+	}
+	for range 10 {
+		w.Want(t, 204, w.session, "POST", one(c.ID)+"/issues", "")
+		w.issued(t, c.ID)
+	}
+	close(done)
+	readers.Wait()
 }
 
 func TestWhoMay(t *testing.T) {

@@ -56,7 +56,7 @@ type Progress struct {
 	Step      string        `json:"step" enum:"account,order,present,propagate,validate,finalize,download"`
 	StartedAt int64         `json:"started_at"`
 	Tries     int           `json:"tries" doc:"Since it last got on."`
-	NextTry   int64         `json:"next_try_at" doc:"When it is taken up again; past while it is worked on."`
+	NextTry   int64         `json:"next_try_at" doc:"When it is taken up again, at the latest: while a worker has it, when another may."`
 	Failure   *IssueFailure `json:"waits_for,omitempty" doc:"What it waits for, such as what the last try failed for; absent if for nothing."`
 }
 
@@ -93,8 +93,12 @@ func (c Certificate) state() string {
 }
 
 func progress(o certificate.Order) *Progress {
+	next := o.NextAt
+	if o.LeaseEnds.After(next) {
+		next = o.LeaseEnds
+	}
 	return &Progress{
-		Attempt: o.Issue, Step: string(o.Step), StartedAt: seconds(o.StartedAt), Tries: o.Tries, NextTry: seconds(o.NextAt), Failure: showFailure(o.Last),
+		Attempt: o.Issue, Step: string(o.Step), StartedAt: seconds(o.StartedAt), Tries: o.Tries, NextTry: seconds(next), Failure: showFailure(o.Last),
 	}
 }
 

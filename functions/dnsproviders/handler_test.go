@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -80,6 +81,13 @@ func TestTheLifeOfAProvider(t *testing.T) {
 	}
 	if _, kept := w.secrets(t, p.ID); kept["password"] != "correct horse" {
 		t.Errorf("kept %v", kept)
+	}
+	for _, a := range []functiontest.Answer{w.Want(t, 200, w.session, "GET", one(p.ID), ""), w.Want(t, 200, w.session, "PUT", one(p.ID), `{"name":"own"}`)} {
+		var again Provider
+		a.Into(t, &again)
+		if !maps.Equal(again.Config, p.Config) {
+			t.Errorf("shown %v, made %v", again.Config, p.Config)
+		}
 	}
 	// The contract's other name for it.
 	if other := w.create(t, strings.Replace(httpreq, `"httpreq"`, `"webhook"`, 1)); other.Kind != "httpreq" {

@@ -247,6 +247,12 @@ func (s *issue) propagate(ctx context.Context, solver *dnssolver.Solver, proofs 
 				}
 				where = d.What // a question that got no answer is asked again
 			}
+			if s.order.Step != certificate.AtPropagate { // to be seen: it may take minutes
+				s.order.Step = certificate.AtPropagate
+				if err := s.save(ctx); err != nil {
+					return err
+				}
+			}
 			f := certificate.Failure{Step: certificate.AtPropagate, Kind: "propagation", Name: p.authorization.Name(), Record: fqdn}
 			now := s.now()
 			if now.After(until) {

@@ -30,6 +30,11 @@ func (s *issue) finalize(ctx context.Context) error {
 	forgetting.Go(func() { s.forget(ctx, cleanUpTime, none) })
 	defer forgetting.Wait()
 	o, err := s.ca.Finalize(ctx, s.by, s.atCA, csr)
+	if acme.Is(err, "unauthorized") { // of names it may pass; a request that is not the order's does not
+		f, _ := s.failure(err)
+		f.Permanent = true
+		return &refusal{Failure: f, cause: err}
+	}
 	if acme.Is(err, "orderNotReady") { // finalized by a worker that was killed before it could know
 		return s.look(ctx, 0, 0)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"net/http"
 	"strings"
 	"time"
 
@@ -183,7 +184,15 @@ func (s *issue) register(ctx context.Context) error {
 // open makes the key and opens the order, each stored before it is used, or reads the order that there is.
 func (s *issue) open(ctx context.Context) error {
 	if s.order.URL != "" {
-		return s.look(ctx, 0, 0)
+		err := s.look(ctx, 0, 0)
+		var p *acme.Problem
+		// Not found may be a replica that is behind. Twice is an order that the CA no longer has: it has forgotten the
+		// account, which another order has registered anew.
+		if errors.As(err, &p) && p.Status == http.StatusNotFound && s.order.Last.Kind == p.Kind() {
+			f, _ := s.failure(err)
+			return &refusal{Failure: f, cause: err, over: true}
+		}
+		return err
 	}
 	lost := s.order.Asked
 	if !lost {
@@ -385,7 +394,7 @@ func (s *issue) again() time.Duration {
 	s.order.Orders++
 	s.order.Waits = time.Time{}
 	s.order.Asked, s.order.URL, s.order.Key, s.order.Step, s.order.Tries = false, "", sealed.Secret{}, certificate.AtOrder, 0
-	return certificate.Backoff(2+2*s.order.Orders, mathrand.Float64())
+	return certificate.Backoff(3+2*s.order.Orders, mathrand.Float64())
 }
 
 // later releases the order until after, and sends word for then. If the word is lost, the schedule finds the

@@ -43,12 +43,12 @@ func main() {
 		dnssolver.SetResolvers(resolvers)
 	}
 	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
-	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
+	cas, err := acme.Configure(guard, environ.List("ACME_DIRECTORIES"), os.Getenv("ACME_ROOTS"), 20*time.Second)
 	if err != nil {
 		environ.Exit(err)
 	}
 	i := &issuer{
-		store: s, keys: keys, queue: queue, guard: guard, ca: acme.NewClients(cas.Client(20 * time.Second)),
+		store: s, keys: keys, queue: queue, guard: guard, ca: cas,
 		now: time.Now, log: slog.New(slog.NewJSONHandler(os.Stdout, nil)),
 	}
 	lambda.Start(i.receive)

@@ -440,15 +440,20 @@ func TestAnAccountThatTheCAHasForgottenIsRegisteredAgain(t *testing.T) {
 		r.mu.Unlock()
 		return 0
 	}
-	open := r.create(certificate.Certificate{Account: account})
-	if err := r.deliver(open); err != nil {
-		t.Fatal(err)
+	open, second := r.create(certificate.Certificate{Account: account}), r.create(certificate.Certificate{Account: account})
+	for _, c := range []certificate.Certificate{open, second} {
+		if err := r.deliver(c); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.set(func() { down = false })
 	r.setCA(must(startPebble(pebble.Options{})))
 	first.Stop()
 	r.finish(open)
 	r.checkIssued(open, 1)
+	// Another one was open at the CA, whose account was registered anew for the first: the CA does not know it.
+	r.finish(second)
+	r.checkIssued(second, 1)
 	other := r.create(certificate.Certificate{Account: account})
 	r.finish(other)
 	r.checkIssued(other, 1)

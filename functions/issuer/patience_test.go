@@ -197,7 +197,7 @@ func TestARevokedCertificateIsNotRenewedAfterAFailure(t *testing.T) {
 	before := r.read(c)
 	revoked := before
 	revoked.RevokedAt = time.Now()
-	must(r.tables.Store.UpdateCertificate(t.Context(), before, revoked, nil))
+	must(r.tables.Store.UpdateCertificate(t.Context(), before, revoked, nil, nil))
 	r.finish(c)
 	if c = r.read(c); c.Status(time.Now()) != certificate.Revoked || !c.RenewAt.IsZero() || c.Failure.Kind != "dns-provider" {
 		t.Errorf("%s, looked at %v, %+v", c.Status(time.Now()), c.RenewAt, c.Failure)

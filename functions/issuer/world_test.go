@@ -263,7 +263,7 @@ func newRig(t testing.TB, o options) *rig {
 	r.environment = map[string]string{
 		"CREDENTIAL_TABLE": r.tables.Credentials, "RESOURCE_TABLE": r.tables.Resources, "SECRET_KEY": r.aws.key, "ORDER_QUEUE": r.aws.queue,
 		"ALLOW_PRIVATE_ADDRESSES": "loopback", "DNS_RESOLVERS": r.dns.Resolver,
-		"AWS_ENDPOINT_URL_DYNAMODB": db, "AWS_ENDPOINT_URL_KMS": kms, "AWS_ENDPOINT_URL_SQS": sqs, "ACME_ROOTS": trust(),
+		"AWS_ENDPOINT_URL_DYNAMODB": db, "AWS_ENDPOINT_URL_KMS": kms, "AWS_ENDPOINT_URL_SQS": sqs, "ACME_DIRECTORIES": "test=" + r.directory, "ACME_ROOTS": trust(),
 	}
 	r.functions = functions
 	r.start()
@@ -560,7 +560,7 @@ func (r *rig) renew(c certificate.Certificate) certificate.Certificate {
 	ctx := context.Background()
 	c = r.read(c)
 	open := certificate.NewOrder(must(r.tables.Store.NextIssueID(ctx)), c.Current.ARI, storetest.Now())
-	return must(r.tables.Store.UpdateCertificate(ctx, c, c, &open))
+	return must(r.tables.Store.UpdateCertificate(ctx, c, c, &open, nil))
 }
 
 func (r *rig) read(c certificate.Certificate) certificate.Certificate {

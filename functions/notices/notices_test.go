@@ -171,7 +171,7 @@ func (w *world) issue(t *testing.T, id int64, lifetime time.Duration) int64 {
 			}, nil, &open, nil)
 		}
 	} else if c, err = w.Certificate(t.Context(), w.user.ID, id); err == nil {
-		c, err = w.UpdateCertificate(t.Context(), c, c, &open)
+		c, err = w.UpdateCertificate(t.Context(), c, c, &open, nil)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -514,7 +514,7 @@ func TestNoticesOfExpiry(t *testing.T) {
 			}
 			after := c
 			after.RevokedAt = w.at
-			_, err = w.UpdateCertificate(t.Context(), c, after, nil)
+			_, err = w.UpdateCertificate(t.Context(), c, after, nil, nil)
 			if err2 := w.DeleteAPIKey(t.Context(), deleted.User, deleted.ID); err != nil || err2 != nil {
 				t.Fatal(err, err2)
 			}

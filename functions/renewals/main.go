@@ -32,12 +32,12 @@ func main() {
 		environ.Exit(err)
 	}
 	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
-	cas, err := guard.Trusting(os.Getenv("ACME_ROOTS"))
+	cas, err := acme.Configure(guard, environ.List("ACME_DIRECTORIES"), os.Getenv("ACME_ROOTS"), 5*time.Second)
 	if err != nil {
 		environ.Exit(err)
 	}
 	r := &renewals{
-		store: s, send: queue.Send, ca: acme.NewClients(cas.Client(5 * time.Second)), now: time.Now,
+		store: s, send: queue.Send, ca: cas, now: time.Now,
 		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)),
 	}
 	lambda.Start(func(ctx context.Context) error { return r.run(ctx) })

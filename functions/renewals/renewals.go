@@ -96,7 +96,7 @@ func (r *renewals) renew(ctx context.Context, d store.Due) error {
 	if now.Before(at) {
 		later := c
 		later.RenewAt = at
-		_, err := r.store.UpdateCertificate(ctx, c, later, nil)
+		_, err := r.store.UpdateCertificate(ctx, c, later, nil, nil)
 		return settled(err)
 	}
 	id, err := r.store.NextIssueID(ctx)
@@ -106,7 +106,7 @@ func (r *renewals) renew(ctx context.Context, d store.Due) error {
 	renewing := c
 	renewing.UpdatedAt = now
 	open := certificate.NewOrder(id, replaces, now)
-	if _, err := r.store.UpdateCertificate(ctx, c, renewing, &open); err != nil {
+	if _, err := r.store.UpdateCertificate(ctx, c, renewing, &open, nil); err != nil {
 		return settled(err)
 	}
 	r.log.LogAttrs(ctx, slog.LevelInfo, "renewal opened", slog.Int64("user", c.User), slog.Int64("certificate", c.ID), slog.Time("not_after", c.Current.NotAfter))

@@ -18,11 +18,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"cjj365.cc/bb/shared/egress"
 )
 
 // Limits of an answer and of the tries with new nonces.
@@ -49,15 +53,37 @@ const userAgent = "bb/1"
 // Clients is a client for each CA, made when it is first asked for.
 type Clients struct {
 	http *http.Client
-	all  sync.Map // *Client by directory URL
+	own  *http.Client // for the operator's directories
+	urls []string     // of those
+	all  sync.Map     // *Client by directory URL
 }
 
 // NewClients makes Clients that send by an HTTP client, whose transport decides which addresses may be reached.
 func NewClients(client *http.Client) *Clients { return &Clients{http: client} }
 
+// Configure makes the Clients of a deployment. The directories that its operator names, as name=URL, may be in the
+// operator's own network, and their HTTPS is verified by roots (PEM) too; all others are for the guard.
+func Configure(guard egress.Guard, directories []string, roots string, timeout time.Duration) (*Clients, error) {
+	own, err := guard.Trusting(roots)
+	if err != nil {
+		return nil, fmt.Errorf("ACME directories: %w", err)
+	}
+	own.AllowPrivate = true
+	c := &Clients{http: guard.Client(timeout), own: own.Client(timeout)}
+	for _, entry := range directories {
+		_, url, _ := strings.Cut(entry, "=")
+		c.urls = append(c.urls, url)
+	}
+	return c, nil
+}
+
 // At is the client of the CA with a directory.
 func (c *Clients) At(directory string) *Client {
-	client, _ := c.all.LoadOrStore(directory, &Client{HTTP: c.http, URL: directory})
+	by := c.http
+	if slices.Contains(c.urls, directory) {
+		by = c.own
+	}
+	client, _ := c.all.LoadOrStore(directory, &Client{HTTP: by, URL: directory})
 	return client.(*Client)
 }
 

@@ -175,7 +175,7 @@ func (c Certificate) RetryAt(now time.Time, chance float64) time.Time {
 // Backoff is the wait before an order's next try: 5 seconds, doubled with each that passed without
 // progress, up to 15 minutes, and up to a half more by chance.
 func Backoff(tries int, chance float64) time.Duration {
-	wait := min(15*time.Minute, time.Duration(float64(5*time.Second)*math.Pow(2, float64(min(tries, 10)))))
+	wait := min(15*time.Minute, time.Duration(float64(5*time.Second)*math.Pow(2, float64(min(max(tries-1, 0), 10)))))
 	return time.Duration(float64(wait) * (1 + chance/2))
 }
 

@@ -35,6 +35,7 @@ type Config struct {
 	kind    string
 	public  map[string]any // string or int, by field
 	secrets map[string]string
+	sealed  []string // names of secrets that are stored and were not read with the rest
 }
 
 // Kind is the name of the kind, never its alias.
@@ -77,10 +78,18 @@ func (c Config) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 func (c Config) Redacted() map[string]any {
 	shown := map[string]any{}
 	maps.Copy(shown, c.public)
-	for name := range c.secrets {
+	for _, name := range c.secretNames() {
 		shown[name] = Hidden
 	}
 	return shown
+}
+
+// secretNames are the fields of the secrets that are set.
+func (c Config) secretNames() []string {
+	if len(c.secrets) == 0 {
+		return c.sealed
+	}
+	return slices.Sorted(maps.Keys(c.secrets))
 }
 
 // SecretValues are the strings that must not appear in a message: the secrets, and the strings inside one that is JSON.
@@ -101,12 +110,15 @@ func (c Config) SecretValues() []string {
 }
 
 type stored struct {
-	Kind   string         `json:"kind"`
-	Public map[string]any `json:"public"`
+	Kind    string         `json:"kind"`
+	Public  map[string]any `json:"public"`
+	Secrets []string       `json:"secrets"` // names of those that are set
 }
 
 // MarshalJSON gives the part that is no secret, for storage.
-func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(stored{c.kind, c.public}) }
+func (c Config) MarshalJSON() ([]byte, error) {
+	return json.Marshal(stored{c.kind, c.public, c.secretNames()})
+}
 
 // UnmarshalJSON reads it again. The secrets come by WithSecrets.
 func (c *Config) UnmarshalJSON(raw []byte) error {
@@ -122,7 +134,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 			s.Public[name] = int(n)
 		}
 	}
-	*c = Config{kind: s.Kind, public: s.Public, secrets: map[string]string{}}
+	*c = Config{kind: s.Kind, public: s.Public, secrets: map[string]string{}, sealed: s.Secrets}
 	return nil
 }
 

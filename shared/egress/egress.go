@@ -93,17 +93,18 @@ func (g Guard) Trusting(roots string) (Guard, error) {
 
 // never are the addresses of IPv4 that lead to no server of anybody's.
 var never = prefixes(
-	"0.0.0.0/8",       // this host (RFC 791)
-	"169.254.0.0/16",  // link-local (RFC 3927), with the metadata services
-	"192.0.0.0/24",    // protocol assignments (RFC 6890)
-	"192.0.2.0/24",    // documentation (RFC 5737)
-	"192.88.99.0/24",  // 6to4 relays (RFC 7526)
-	"198.18.0.0/15",   // benchmarks (RFC 2544)
-	"198.51.100.0/24", // documentation
-	"203.0.113.0/24",  // documentation
-	"224.0.0.0/4",     // multicast (RFC 5771)
-	"240.0.0.0/4",     // reserved, and broadcast (RFC 1112, RFC 919)
-	"fd00:ec2::/32",   // Amazon's metadata and name services over IPv6, inside RFC 4193
+	"0.0.0.0/8",          // this host (RFC 791)
+	"169.254.0.0/16",     // link-local (RFC 3927), with the metadata services
+	"192.0.0.0/24",       // protocol assignments (RFC 6890)
+	"192.0.2.0/24",       // documentation (RFC 5737)
+	"192.88.99.0/24",     // 6to4 relays (RFC 7526)
+	"198.18.0.0/15",      // benchmarks (RFC 2544)
+	"198.51.100.0/24",    // documentation
+	"203.0.113.0/24",     // documentation
+	"224.0.0.0/4",        // multicast (RFC 5771)
+	"240.0.0.0/4",        // reserved, and broadcast (RFC 1112, RFC 919)
+	"100.100.100.200/32", // Alibaba's metadata service, inside RFC 6598
+	"fd00:ec2::/32",      // Amazon's metadata and name services over IPv6, inside RFC 4193
 )
 
 var private = prefixes(

@@ -371,8 +371,9 @@ func (s *Store) certificates(ctx context.Context, l list, offset, limit int) ([]
 }
 
 // UpdateCertificate stores a certificate as it is after a change, if it is still as it was before: ErrConflict
-// if it was changed since. With open, an issue is opened with it; ErrConflict if one is.
-func (s *Store) UpdateCertificate(ctx context.Context, before, after certificate.Certificate, open *certificate.Order) (certificate.Certificate, error) {
+// if it was changed since, or the idempotency record exists. With open, an issue is opened with it; ErrConflict if
+// one is.
+func (s *Store) UpdateCertificate(ctx context.Context, before, after certificate.Certificate, open *certificate.Order, once *Idempotency) (certificate.Certificate, error) {
 	var items []types.TransactWriteItem
 	if open != nil {
 		var err error
@@ -392,6 +393,13 @@ func (s *Store) UpdateCertificate(ctx context.Context, before, after certificate
 		if after.DNSProvider != 0 {
 			items = append(items, s.use(dnsProviderKey(after.User, after.DNSProvider), 1))
 		}
+	}
+	if once != nil {
+		record, err := once.put(s.resources)
+		if err != nil {
+			return after, err
+		}
+		items = append(items, record)
 	}
 	return after, conflict(s.transact(ctx, "change certificate", items))
 }

@@ -164,7 +164,7 @@ func TestAnIssueAndItsEventAreOneTransaction(t *testing.T) {
 			t.Fatal(err)
 		}
 		open := certificate.NewOrder(99, "", w.now)
-		if c, err = w.UpdateCertificate(t.Context(), c, c, &open); err != nil {
+		if c, err = w.UpdateCertificate(t.Context(), c, c, &open, nil); err != nil {
 			t.Fatal(err)
 		}
 		o, err := w.LeaseOrder(t.Context(), c.ID, "worker", w.now)
