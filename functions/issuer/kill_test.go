@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -67,6 +68,9 @@ func (s story) steps(t *testing.T) []call {
 	c := s.begin(r)
 	r.finish(c)
 	r.checkIssued(c, s.successes)
+	if r.reused() {
+		return s.steps(t)
+	}
 	var steps []call
 	for _, c := range r.calls {
 		if !poll(c.name) || c.nth <= 3 {
@@ -121,6 +125,10 @@ func (s story) killedAt(t *testing.T, step call, m moment) {
 			r.elapse(c)
 		}
 	}
+	if !r.killed() && r.reused() {
+		s.killedAt(t, step, m)
+		return
+	}
 	if !r.killed() && !poll(step.name) {
 		t.Errorf("%s was never called", step)
 	}
@@ -140,6 +148,13 @@ func (s story) killedAt(t *testing.T, step call, m moment) {
 	if got := r.answered(register); got > 2 {
 		t.Errorf("%d registrations", got)
 	}
+}
+
+// reused tells whether the CA took an authorization of an order before for this one, so that there are fewer steps.
+// Pebble does that with one renewal in a hundred when it is told to do it with none.
+func (r *rig) reused() bool {
+	issues := must(r.tables.Store.Issues(context.Background(), r.last))
+	return r.asked(accept) == 0 && issues[0].State == certificate.Succeeded
 }
 
 func (r *rig) killed() bool {

@@ -182,6 +182,7 @@ func (m moment) String() string { return [...]string{"before", "after"}[m] }
 type rig struct {
 	t      testing.TB
 	user   int64 // whose all is that is made by it
+	last   int64 // certificate that was created
 	tables storetest.Tables
 	aws    *stack
 	dns    *dns.Servers
@@ -551,6 +552,7 @@ func (r *rig) createBy(c certificate.Certificate, csr []byte) certificate.Certif
 	if c.KeyType == "" && !c.CallersKey {
 		c.KeyType = string(pki.ECDSAP256)
 	}
+	r.last = c.ID
 	open := certificate.NewOrder(must(r.tables.Store.NextIssueID(ctx)), "", now)
 	return must(r.tables.Store.CreateCertificate(ctx, c, csr, &open, nil))
 }
