@@ -188,18 +188,20 @@ func TestARevokedCertificateIsNotRenewedAfterAFailure(t *testing.T) {
 	c := r.create(certificate.Certificate{})
 	r.finish(c)
 	c = r.renew(c)
-	r.fault = func(name string, _ *http.Request) int {
-		if name == present {
-			return http.StatusForbidden
+	r.refuse = func(name string) *acme.Problem {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if name == newOrder {
+			return &acme.Problem{Type: "urn:ietf:params:acme:error:caa", Status: 403}
 		}
-		return 0
+		return nil
 	}
 	before := r.read(c)
 	revoked := before
 	revoked.RevokedAt = time.Now()
 	must(r.tables.Store.UpdateCertificate(t.Context(), before, revoked, nil, nil))
 	r.finish(c)
-	if c = r.read(c); c.Status(time.Now()) != certificate.Revoked || !c.RenewAt.IsZero() || c.Failure.Kind != "dns-provider" {
+	if c = r.read(c); c.Status(time.Now()) != certificate.Revoked || !c.RenewAt.IsZero() || c.Failure.Kind != "caa" {
 		t.Errorf("%s, looked at %v, %+v", c.Status(time.Now()), c.RenewAt, c.Failure)
 	}
 	r.schedule()

@@ -116,18 +116,21 @@ func TestARenewal(t *testing.T) {
 	}
 
 	// A renewal that fails for good harms nothing, and is tried again while there is time.
-	r.fault = func(name string, _ *http.Request) int {
-		if name == present {
-			return http.StatusForbidden
+	forbidden := true
+	r.refuse = func(name string) *acme.Problem {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if forbidden && name == newOrder {
+			return &acme.Problem{Type: "urn:ietf:params:acme:error:caa", Status: 403}
 		}
-		return 0
+		return nil
 	}
 	r.window(c, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
 	r.due(c)
 	r.schedule()
 	r.finish(c)
 	third := r.read(c)
-	if third.Status(time.Now()) != certificate.Valid || third.Current != second.Current || third.Failure.Kind != "dns-provider" || third.Tries != 1 {
+	if third.Status(time.Now()) != certificate.Valid || third.Current != second.Current || third.Failure.Kind != "caa" || third.Tries != 1 {
 		t.Errorf("after a failure: %s, %+v, %+v", third.Status(time.Now()), third.Current, third.Failure)
 	}
 	if !third.RenewAt.After(time.Now()) || third.RenewAt.After(time.Now().Add(2*time.Hour)) {
@@ -137,7 +140,7 @@ func TestARenewal(t *testing.T) {
 		t.Error(err)
 	}
 	r.checkNoRecords(c)
-	r.set(func() { r.fault = nil })
+	r.set(func() { forbidden = false })
 	r.due(c)
 	r.schedule()
 	r.finish(c)
