@@ -12,6 +12,7 @@ import (
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/kmskey"
+	"cjj365.cc/bb/shared/pki/export"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/wire"
@@ -50,6 +51,7 @@ func (h *handler) routes() *wire.API {
 	wire.Register(a, wire.Operation{
 		Method: "PUT", Path: one, ID: "update-certificate", Rule: rule(access.Write, "certificate_id"),
 		Summary: "Change a certificate", Description: "What is absent stays. With action verify_domain nothing changes: each name's _acme-challenge must lead somewhere by CNAME; 204 if it does.",
+		NoContent: true,
 	}, h.update)
 	wire.Register(a, wire.Operation{
 		Method: "DELETE", Path: one, ID: "delete-certificate", Rule: rule(access.Write, "certificate_id"), Status: 204,
@@ -70,6 +72,8 @@ func (h *handler) routes() *wire.API {
 	wire.Register(a, wire.Operation{
 		Method: "GET", Path: one + "/export", ID: "export-certificate", Rule: rule(access.Read, "certificate_id"),
 		Summary: "Export a certificate with its private key", Description: "As JSON; with format=zip as an archive (PEM, DER, PKCS#12), with format=pkcs12 as that alone. For these Accept must be application/zip or application/x-pkcs12, and X-Export-Password of the answer has the password of the PKCS#12.",
+		JSON: wire.Data[export.Parts]{}, Files: []string{"application/zip", "application/x-pkcs12"},
+		FileHeaders: map[string]string{"X-Export-Password": "Of the PKCS#12.", "Content-Disposition": "Names the file."},
 	}, h.export)
 	wire.Register(a, wire.Operation{
 		Method: "POST", Path: one + "/revoke", ID: "revoke-certificate", Rule: rule(access.Write, "certificate_id"),

@@ -11,6 +11,7 @@ import (
 	"context"
 	"net/http"
 	"path"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -109,6 +110,32 @@ type Operation struct {
 	Description  string
 	Status       int // of success; 0 for 200
 	Rule         Rule
+	// What the type of the answer does not say: that it may be 204 too; or, of a handler that writes by itself, a
+	// value of the type of its JSON, and the content types and headers (with their description) of its files.
+	NoContent   bool
+	JSON        any
+	Files       []string
+	FileHeaders map[string]string
+}
+
+// describe adds those to the description.
+func (op Operation) describe(described *huma.Operation, schemas huma.Registry) {
+	described.Responses = map[string]*huma.Response{}
+	if op.NoContent {
+		described.Responses["204"] = &huma.Response{Description: "No Content"}
+	}
+	if op.JSON == nil {
+		return
+	}
+	ok := &huma.Response{Description: "OK", Content: map[string]*huma.MediaType{}, Headers: map[string]*huma.Param{}}
+	ok.Content["application/json"] = &huma.MediaType{Schema: schemas.Schema(reflect.TypeOf(op.JSON), true, "")}
+	for _, file := range op.Files {
+		ok.Content[file] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
+	}
+	for name, description := range op.FileHeaders {
+		ok.Headers[name] = &huma.Param{Description: description, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	described.Responses["200"] = ok
 }
 
 // Register adds an operation. I is the request: fields with path, query and header tags and Body. O is
@@ -118,6 +145,7 @@ func Register[I, O any](a *API, op Operation, handle func(context.Context, *I) (
 		OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, Description: op.Description,
 		DefaultStatus: op.Status, MaxBodyBytes: MaxBody, Extensions: map[string]any{"x-required-permissions": []string{}},
 	}
+	op.describe(&described, a.huma.OpenAPI().Components.Schemas)
 	if !op.Rule.Public {
 		described.Security = []map[string][]string{{"token": {}}, {"cookie": {}}}
 		described.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
