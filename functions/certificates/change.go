@@ -79,8 +79,11 @@ func (h *handler) autoRenew(c *certificate.Certificate, on bool) {
 	switch {
 	case !on:
 		c.RenewAt = time.Time{}
-	case c.RenewAt.IsZero() && c.Current.Issue > 0 && c.Issuing == 0:
+	case c.RenewAt.IsZero() && c.Current.Issue > 0 && c.Issuing == 0 && c.RevokedAt.IsZero():
 		c.RenewAt = h.now() // the next run looks whether it is due
+		if c.Failure.Limited(c.RenewAt) {
+			c.RenewAt = c.Failure.RetryAt
+		}
 	}
 }
 
@@ -163,6 +166,11 @@ func (h *handler) issue(ctx context.Context, in *issueRequest) (*issueResponse, 
 			}
 			return struct{}{}, h.openIssue(ctx, in.User, in.ID, once)
 		})
+	if errors.Is(err, store.ErrConflict) {
+		if c, err := h.store.Certificate(ctx, in.User, in.ID); err == nil && c.Issuing > 0 {
+			return nil, errIssuing
+		}
+	}
 	if err != nil {
 		return nil, changed(err)
 	}
@@ -178,7 +186,7 @@ func (h *handler) openIssue(ctx context.Context, user, id int64, once *store.Ide
 		return problem.MissingField.New("The certificate names no DNS provider that proves control of the names. PUT dns_provider_id first.").With("field", "dns_provider_id")
 	}
 	if c.Issuing > 0 {
-		return errIssuing
+		return store.ErrConflict // maybe by an earlier request under the same Idempotency-Key
 	}
 	now := h.now()
 	if c.Failure.Limited(now) {

@@ -150,6 +150,9 @@ func (b newCertificate) certificate(user int64, now time.Time) (c certificate.Ce
 	if csr, err = b.names(&c); err != nil {
 		return c, nil, err
 	}
+	if err := pki.CheckCovered(c.Names); err != nil {
+		return c, nil, err
+	}
 	if b.AutoRenew != nil {
 		c.AutoRenew = *b.AutoRenew
 	}

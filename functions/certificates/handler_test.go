@@ -249,6 +249,7 @@ func TestBadInput(t *testing.T) {
 		{"letters of two directions", with(fields{"domain": "aא.example"}), 400, "INVALID_ARGUMENT", ""},
 		{"a NUL", with(fields{"domain": "a\x00.example"}), 400, "INVALID_ARGUMENT", ""},
 		{"a bad SAN", with(fields{"domain": "a.example", "sans": []string{"b.example", "-.example"}}), 400, "INVALID_ARGUMENT", "-.example"},
+		{"a name that a wildcard covers", with(fields{"domain": "*.a.example", "sans": []string{"a.example", "www.a.example"}}), 400, "INVALID_ARGUMENT", "covers it"},
 		{"101 names", with(fields{"domain": many[0], "sans": many[1:]}), 400, "INVALID_ARGUMENT", "100 names"},
 		{"a SAN that is no string", with(fields{"domain": "a.example", "sans": []any{7}}), 400, "TYPE_CONVERT_FAILED", ""},
 		{"the same domain again", w.order("TAKEN.example"), 409, "ALREADY_EXISTS", "taken.example"},

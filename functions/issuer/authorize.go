@@ -142,6 +142,9 @@ func (s *issue) present(ctx context.Context, solver *dnssolver.Solver, proofs []
 			return err
 		}
 	}
+	if solver.AtOnce() > 0 && slices.ContainsFunc(proofs, func(p proof) bool { return !s.record(p).Set }) {
+		s.unset(proofs) // one that is set may drive another one out
+	}
 	saved := s.now()
 	for i, p := range proofs {
 		record := s.record(p)
@@ -156,7 +159,7 @@ func (s *issue) present(ctx context.Context, solver *dnssolver.Solver, proofs []
 		if err := solver.Present(ctx, p.name, p.keyAuth); err != nil {
 			return s.about(p, err)
 		}
-		record.Set, s.gotOn = true, true
+		record.Set, s.gotOn, s.order.Waits, s.order.Tries = true, true, time.Time{}, 1
 		if s.now().Sub(saved) > saveEvery {
 			saved = s.now()
 			if err := s.save(ctx); err != nil {
@@ -165,6 +168,15 @@ func (s *issue) present(ctx context.Context, solver *dnssolver.Solver, proofs []
 		}
 	}
 	return nil
+}
+
+// unset has records set and looked for anew.
+func (s *issue) unset(proofs []proof) {
+	for _, p := range proofs {
+		if r := s.record(p); r != nil {
+			r.Set, r.Seen = false, false
+		}
+	}
 }
 
 // record is what is noted of a proof's record at the certificate's DNS provider; nil for nothing.
@@ -225,19 +237,29 @@ func (s *issue) about(p proof, err error) error {
 // propagate waits until the records can be seen, from the time when they were first looked for, whichever
 // worker that was.
 func (s *issue) propagate(ctx context.Context, solver *dnssolver.Solver, proofs []proof) error {
+	unseen := func(p proof) bool { return p.pending() && !s.record(p).Seen }
+	if !slices.ContainsFunc(proofs, unseen) {
+		return nil
+	}
 	if s.order.Waits.IsZero() {
 		s.order.Waits = s.now()
 	}
 	timeout := solver.Timeout()
 	until, patience := s.order.Waits.Add(timeout), s.now().Add(seeingTime)
-	for _, p := range proofs {
-		if !p.pending() {
+	for i, p := range proofs {
+		if !unseen(p) {
 			continue
+		}
+		if left(ctx) < presentTime && s.gotOn {
+			return &wait{2 * time.Second, certificate.Failure{
+				Step: certificate.AtPropagate, Kind: "propagation", What: fmt.Sprintf("%d of %d records are seen.", i, len(proofs)), Name: p.authorization.Name(),
+			}}
 		}
 		fqdn, value := dnssolver.Record(p.name, p.keyAuth)
 		for look := 0; ; look++ {
 			seen, where, err := solver.Propagated(ctx, fqdn, value)
 			if seen {
+				s.record(p).Seen, s.gotOn = true, true
 				break
 			}
 			if err != nil {
@@ -257,16 +279,13 @@ func (s *issue) propagate(ctx context.Context, solver *dnssolver.Solver, proofs 
 			now := s.now()
 			if now.After(until) {
 				s.order.Waits = time.Time{}
-				for _, p := range proofs { // the next try sets them anew
-					s.record(p).Set = false
-				}
+				s.unset(proofs)
 				f.What = fmt.Sprintf("The record was set, and cannot be seen after %v: %s.", timeout, where)
 				return &refusal{Failure: f}
 			}
 			f.What = fmt.Sprintf("The record was set and is looked for: %s.", where)
 			if now.After(patience) {
-				longer := min(5*time.Minute, max(15*time.Second, now.Sub(s.order.Waits)/2))
-				return &wait{min(longer, until.Sub(now)+time.Second), f}
+				return &wait{min(s.longer(), until.Sub(now)+time.Second), f}
 			}
 			if err := s.rest(ctx, 0, look, ""); err != nil {
 				var w *wait
@@ -311,6 +330,7 @@ func (s *issue) validate(ctx context.Context, proofs []proof) error {
 			}
 		}
 	}
+	s.order.Waits = time.Time{}
 	return nil
 }
 

@@ -18,7 +18,7 @@ import (
 // finalize hands the request in, and meanwhile removes the records, which nobody looks at any more. It is stored
 // before: a worker that has lost its lease must not finalize what another one, or another certificate, has.
 func (s *issue) finalize(ctx context.Context) error {
-	s.order.Step, s.order.Last = certificate.AtFinalize, certificate.Failure{}
+	s.order.Step, s.order.Last, s.order.Waits = certificate.AtFinalize, certificate.Failure{}, time.Time{}
 	csr, _, err := s.request(ctx)
 	if err != nil {
 		return err
@@ -35,8 +35,9 @@ func (s *issue) finalize(ctx context.Context) error {
 		f.Permanent = true
 		return &refusal{Failure: f, cause: err}
 	}
-	if acme.Is(err, "orderNotReady") { // finalized by a worker that was killed before it could know
-		return s.look(ctx, 0, 0)
+	// Finalized by a worker that was killed before it could know, or said to be ready by a replica that is ahead.
+	if s.notReady++; acme.Is(err, "orderNotReady") && s.notReady < 10 {
+		return s.look(ctx, 0, s.notReady)
 	}
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ func (s *issue) succeed(ctx context.Context, chain pki.Chain) error {
 
 // fail closes an issue that failed for good. What is in place stays.
 func (s *issue) fail(ctx context.Context, f certificate.Failure) error {
-	s.forget(ctx, reserve/3, none)
+	s.forget(ctx, max(reserve/3, min(cleanUpTime, time.Until(s.until)-reserve)), none)
 	outcome := s.outcome(certificate.Unissued)
 	outcome.Failure = f
 	_, err := s.close(ctx, outcome, nil, func(c *certificate.Certificate) {

@@ -48,7 +48,10 @@ type issue struct {
 	key         pki.Key                     // of the certificate; zero until it is made or opened
 	solvers     map[int64]*dnssolver.Solver // by DNS provider
 	atCA        acme.Order
-	gotOn       bool // something was done that the next worker need not do again
+	gotOn       bool      // something was done that the next worker need not do again
+	until       time.Time // when the invocation ends
+	patient     time.Time // until when this worker waits for the CA; zero before it does
+	notReady    int       // how often the CA said so of an order that it had said to be ready
 }
 
 // wait is what a step returns for "not yet": look again then, which is no failure.
@@ -86,6 +89,7 @@ func (i *issuer) work(ctx context.Context, job work.Order) error {
 	s := &issue{issuer: i, order: o}
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
+		s.until = deadline
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-reserve))
 		defer cancel()
 	}
@@ -93,7 +97,7 @@ func (i *issuer) work(ctx context.Context, job work.Order) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil && s.gotOn { // out of time, and not out of luck
+	if ctx.Err() != nil && s.gotOn && !lost(err) { // out of time, and not out of luck
 		err = &wait{Duration: 2 * time.Second}
 	}
 	return s.put(context.WithoutCancel(ctx), err)
@@ -289,6 +293,18 @@ func (s *issue) rest(ctx context.Context, asked time.Duration, look int, why str
 		asked = min(5*time.Second, 100*time.Millisecond<<min(look, 8))
 	}
 	asked = min(asked, maxRest)
+	if why != "" { // the CA
+		now := s.now()
+		if s.order.Waits.IsZero() {
+			s.order.Waits = now
+		}
+		if s.patient.IsZero() {
+			s.patient = now.Add(seeingTime)
+		}
+		if now.After(s.patient) {
+			asked = max(asked, s.longer(), patience+1)
+		}
+	}
 	if asked > patience || left(ctx) < asked+5*time.Second {
 		w := &wait{Duration: asked}
 		if why != "" {
@@ -304,6 +320,11 @@ func (s *issue) rest(ctx context.Context, asked time.Duration, look int, why str
 	case <-timer.C:
 		return nil
 	}
+}
+
+// longer is for how long an order is put down that has waited for a while: half as long again, up to five minutes.
+func (s *issue) longer() time.Duration {
+	return min(5*time.Minute, max(15*time.Second, s.now().Sub(s.order.Waits)/2))
 }
 
 // left is how much of a worker's time is left.
@@ -345,11 +366,8 @@ func (s *issue) at(step certificate.Step, err error) error {
 // put ends a worker's turn: the order waits for its next try, or is closed because it failed for good. What is
 // wrong with us is returned, after the order has been released.
 func (s *issue) put(ctx context.Context, err error) error {
-	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
-		// Another worker's, who needs the records; or deleted, and then nobody does.
-		if _, err := s.store.Order(ctx, s.order.Certificate); errors.Is(err, store.ErrNotFound) {
-			s.forget(ctx, reserve/2, none)
-		}
+	if lost(err) {
+		s.letGo(ctx)
 		return nil
 	}
 	var w *wait
@@ -367,7 +385,7 @@ func (s *issue) put(ctx context.Context, err error) error {
 		return s.fail(ctx, f)
 	}
 	s.order.Last = f
-	after := max(certificate.Backoff(s.order.Tries, mathrand.Float64()), acme.Wait(err))
+	after := max(certificate.Backoff(s.order.Tries, mathrand.Float64()), min(acme.Wait(err), time.Hour))
 	var d *dnssolver.Error
 	if errors.As(err, &d) {
 		after = max(after, min(d.RetryAfter, time.Hour))
@@ -388,6 +406,18 @@ func (s *issue) put(ctx context.Context, err error) error {
 	return nil
 }
 
+// lost tells whether an order is no longer this worker's.
+func lost(err error) bool {
+	return errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound)
+}
+
+// letGo leaves an order that is lost: another worker needs its records, and of one that was deleted nobody does.
+func (s *issue) letGo(ctx context.Context) {
+	if _, err := s.store.Order(ctx, s.order.Certificate); errors.Is(err, store.ErrNotFound) {
+		s.forget(ctx, reserve/2, none)
+	}
+}
+
 // again has the next try open another order, in place of one that the CA has given up. It returns how long
 // to wait before. The records stay noted, and are removed when the next ones are set.
 func (s *issue) again() time.Duration {
@@ -402,7 +432,8 @@ func (s *issue) again() time.Duration {
 func (s *issue) later(ctx context.Context, after time.Duration) error {
 	s.order.NextAt = s.now().Add(after)
 	if err := s.store.ReleaseOrder(ctx, s.order); err != nil {
-		if errors.Is(err, store.ErrConflict) {
+		if lost(err) {
+			s.letGo(ctx)
 			return nil
 		}
 		return err

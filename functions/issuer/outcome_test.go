@@ -280,6 +280,12 @@ func TestALimitThatEnds(t *testing.T) {
 		t.Errorf("issuing %d under the limit", got.Issuing)
 	}
 	r.set(func() { limited = false })
+	r.due(c) // looked at, and put off: the limit lasts
+	r.schedule()
+	if got := r.read(c); got.Issuing != 0 || !got.RenewAt.Equal(got.Failure.RetryAt) {
+		t.Errorf("issuing %d, looked at %v, the limit ends %v", got.Issuing, got.RenewAt, got.Failure.RetryAt)
+	}
+	r.change(fmt.Sprintf("CERTIFICATES#%d", c.User), fmt.Sprintf("CERTIFICATE#%016d", c.ID), "SET failure.retry_at = :n", time.Now().UnixMilli())
 	r.due(c)
 	r.schedule()
 	if got := r.read(c); got.Issuing != 2 {

@@ -89,15 +89,24 @@ func (r *renewals) renew(ctx context.Context, d store.Due) error {
 		return err
 	}
 	now := r.now()
-	if c.RenewAt.IsZero() || now.Before(c.RenewAt) || !c.AutoRenew || c.Issuing > 0 || !c.RevokedAt.IsZero() {
+	if c.RenewAt.IsZero() || now.Before(c.RenewAt) || c.Issuing > 0 {
 		return nil // changed since the index was read
 	}
-	at, replaces := r.when(ctx, c, now)
-	if now.Before(at) {
+	look := func(at time.Time) error {
 		later := c
 		later.RenewAt = at
 		_, err := r.store.UpdateCertificate(ctx, c, later, nil, nil)
 		return settled(err)
+	}
+	switch {
+	case !c.AutoRenew, !c.RevokedAt.IsZero(): // not for the index, where it would stand before others for ever
+		return look(time.Time{})
+	case c.Failure.Limited(now):
+		return look(c.Failure.RetryAt)
+	}
+	at, replaces := r.when(ctx, c, now)
+	if now.Before(at) {
+		return look(at)
 	}
 	id, err := r.store.NextIssueID(ctx)
 	if err != nil {
@@ -141,11 +150,12 @@ func (r *renewals) when(ctx context.Context, c certificate.Certificate, now time
 	if err != nil {
 		r.log.LogAttrs(ctx, slog.LevelWarn, "renewal information", slog.Int64("certificate", c.ID), slog.String("error", fmt.Sprint(err)))
 	}
-	if err != nil || !known {
-		if now.Before(own) {
-			return earlier(own, now.Add(certificate.LookEvery)), c.Current.ARI
-		}
-		return own, c.Current.ARI
+	var silent *acme.Unreachable
+	switch {
+	case errors.As(err, &silent), errors.Is(err, errSilent): // it may have something urgent to say
+		return earlier(own, now.Add(certificate.LookEvery/24+rand.N(certificate.LookEvery/24))), c.Current.ARI
+	case err != nil || !known:
+		return earlier(own, now.Add(certificate.LookEvery)), c.Current.ARI
 	}
 	return c.Current.ByWindow(window.Start, window.End, window.RetryAfter, now, rand.Float64()), c.Current.ARI
 }

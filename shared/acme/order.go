@@ -126,7 +126,7 @@ func (c *Client) NewOrder(ctx context.Context, by Account, w Wish) (Order, error
 // mayBeForReplaces tells a refusal that says what else it is for.
 func mayBeForReplaces(err error) bool {
 	var p *Problem
-	if !errors.As(err, &p) {
+	if !errors.As(err, &p) || p.RetryAfter > 0 || p.Type == notACME || p.Status == http.StatusTooManyRequests || p.Status > http.StatusInternalServerError {
 		return false
 	}
 	for _, other := range []string{

@@ -43,7 +43,7 @@ type Order struct {
 	Tries  int       // since it last got on
 	NextAt time.Time // not to be touched before
 	Last   Failure   // why it waits; zero if it does not
-	Waits  time.Time // since when records are waited for; zero if they are not
+	Waits  time.Time // since when it waits for records to be seen, or for the CA; zero if it does not
 
 	Lease     string    // who works on it
 	LeaseEnds time.Time // then somebody else may
@@ -61,6 +61,7 @@ type Record struct {
 	KeyAuth  string `dynamodbav:"key_auth"` // key authorization, whose digest is the record's value
 	Provider int64  `dynamodbav:"provider"` // where it is: the certificate may have another by now
 	Set      bool   `dynamodbav:"set"`      // known to be there; without that it may be
+	Seen     bool   `dynamodbav:"seen"`     // at the zone's nameservers
 }
 
 // LeaseFor is how long a worker has an order for itself. It renews the lease with each thing it stores,

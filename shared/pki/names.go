@@ -61,13 +61,17 @@ func (r Rules) Names(domain string, sans []string) ([]string, error) {
 	case len(names) > MaxNames:
 		return nil, tooMany(len(names))
 	}
+	return names, nil
+}
+
+// CheckCovered refuses names that a wildcard among them covers, as Let's Encrypt does.
+func CheckCovered(names []string) error {
 	for _, name := range names {
-		// Let's Encrypt refuses an order that has both.
 		if _, parent, ok := strings.Cut(name, "."); ok && !strings.HasPrefix(name, "*.") && slices.Contains(names, "*."+parent) {
-			return nil, badName(name, "*."+parent+" covers it. Leave it out")
+			return badName(name, "*."+parent+" covers it. Leave it out")
 		}
 	}
-	return names, nil
+	return nil
 }
 
 func tooMany(n int) error {
