@@ -66,7 +66,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{store: storetest.New(t).Store, now: storetest.Now()}
-	providers, err := acmeaccount.ParseProviders(fmt.Sprintf("open=%s bound=%s down=https://127.0.0.1:9/dir", anybody.Directory, strict.Directory))
+	providers, err := acmeaccount.ParseProviders([]string{"open=" + anybody.Directory, "bound=" + strict.Directory, "down=https://127.0.0.1:9/dir"})
 	if err != nil {
 		t.Fatal(err)
 	}

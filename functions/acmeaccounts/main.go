@@ -25,12 +25,13 @@ func main() {
 	if err != nil {
 		environ.Exit(err)
 	}
-	providers, err := acmeaccount.ParseProviders(os.Getenv("ACME_DIRECTORIES"))
+	directories := environ.List("ACME_DIRECTORIES")
+	providers, err := acmeaccount.ParseProviders(directories)
 	if err != nil {
 		environ.Exit(err)
 	}
 	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
-	cas, err := acme.Configure(guard, environ.List("ACME_DIRECTORIES"), os.Getenv("ACME_ROOTS"), 10*time.Second)
+	cas, err := acme.Configure(guard, directories, os.Getenv("ACME_ROOTS"), 10*time.Second)
 	if err != nil {
 		environ.Exit(err)
 	}

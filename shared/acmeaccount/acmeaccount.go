@@ -55,14 +55,14 @@ var public = []Provider{
 // Providers is the CAs of a deployment, by name in lower case.
 type Providers map[string]Provider
 
-// ParseProviders adds what an operator allows to the public ones: name=directory-URL, separated by commas
-// or spaces. A name of the public ones takes its place.
-func ParseProviders(operators string) (Providers, error) {
+// ParseProviders adds what an operator allows to the public ones, each as name=directory-URL. A name of the public
+// ones takes its place.
+func ParseProviders(operators []string) (Providers, error) {
 	all := Providers{}
 	for _, p := range public {
 		all[p.Name] = p
 	}
-	for _, entry := range strings.FieldsFunc(operators, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
+	for _, entry := range operators {
 		name, url, ok := strings.Cut(entry, "=")
 		name = strings.ToLower(name)
 		if !ok || name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || !strings.HasPrefix(url, "https://") {

@@ -10,13 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	"github.com/aws/smithy-go"
 
 	"cjj365.cc/bb/shared/awsenv"
 	"cjj365.cc/bb/shared/problem"
@@ -103,17 +101,7 @@ func (k *Key) Open(ctx context.Context, whose Context, s sealed.Secret) ([]byte,
 // failure says what was being done. What may pass in a moment becomes a problem that tells the caller to
 // try again; anything else stays internal.
 func failure(doing string, err error) error {
-	var api smithy.APIError
-	var network net.Error
-	passing := errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded)
-	if errors.As(err, &api) {
-		switch api.ErrorCode() {
-		case "ThrottlingException", "KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException":
-			passing = true
-		}
-		passing = passing || api.ErrorFault() == smithy.FaultServer
-	}
-	if !passing {
+	if !awsenv.Passing(err, "ThrottlingException", "KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException") {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	p := problem.Unavailable.New("The key service is busy; try again.")

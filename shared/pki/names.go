@@ -182,21 +182,3 @@ func printable(name string) string {
 		return c
 	}, name)
 }
-
-// FileName is a name as part of a file's name, a header or a log line: letters, digits, dots, hyphens and
-// underscores, none of them a dot or hyphen at the beginning, 100 at most.
-func FileName(name string) string {
-	if len(name) > 100 {
-		name = name[:100]
-	}
-	name = strings.Map(func(c rune) rune {
-		if ldh(c) || 'A' <= c && c <= 'Z' || c == '.' || c == '_' {
-			return c
-		}
-		return '_'
-	}, name)
-	if name == "" || name[0] == '.' || name[0] == '-' {
-		name = "_" + strings.TrimLeft(name, ".-")
-	}
-	return name
-}

@@ -48,7 +48,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"time"
 
@@ -56,7 +55,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/aws/smithy-go"
 
 	"cjj365.cc/bb/shared/awsenv"
 	"cjj365.cc/bb/shared/problem"
@@ -92,18 +90,8 @@ var (
 // failure says what was being done. What may pass in a moment becomes a problem that tells the caller
 // to try again; anything else stays internal.
 func failure(doing string, err error) error {
-	var api smithy.APIError
-	var network net.Error
-	passing := errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded)
-	if errors.As(err, &api) {
-		switch api.ErrorCode() {
-		case "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded", "InternalServerError",
-			"TransactionConflictException", "TransactionInProgressException", "ServiceUnavailable":
-			passing = true
-		}
-		passing = passing || api.ErrorFault() == smithy.FaultServer
-	}
-	if !passing {
+	if !awsenv.Passing(err, "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded", "InternalServerError",
+		"TransactionConflictException", "TransactionInProgressException", "ServiceUnavailable") {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	p := problem.Unavailable.New("The table is busy; try again.")
