@@ -27,12 +27,14 @@ const (
 type Rules struct {
 	SingleLabels bool // names such as printer, that stand in no public zone
 	Addresses    bool // IP addresses (RFC 8738)
+	Others       bool // in a request: e-mail addresses and URIs, a common name that is no name, or none at all
 }
 
 // The rules there are.
 var (
 	Public  = Rules{}
 	Private = Rules{SingleLabels: true, Addresses: true}
+	Any     = Rules{SingleLabels: true, Addresses: true, Others: true}
 )
 
 // Names are the names of a certificate, the domain first, each once, as DNS has them. The domain may be

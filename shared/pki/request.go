@@ -109,6 +109,9 @@ type Request struct {
 	Names   []string // the common name first, if there is one
 	Public  crypto.PublicKey
 	KeyType KeyType
+	// Of the rules Any: the other names as they stand in the request, which nobody has checked, and the common name.
+	Others     []string
+	CommonName string
 }
 
 // maxRequest bounds a request, as text and as DER: a hundred of the longest names take half of it.
@@ -163,7 +166,15 @@ func (r Rules) ParseRequestDER(der []byte) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
-	return Request{DER: slices.Clone(der), Names: names, Public: parsed.PublicKey, KeyType: kind}, nil
+	request := Request{DER: slices.Clone(der), Names: names, Public: parsed.PublicKey, KeyType: kind}
+	if r.Others {
+		request.CommonName = parsed.Subject.CommonName
+		request.Others = slices.Clone(parsed.EmailAddresses)
+		for _, uri := range parsed.URIs {
+			request.Others = append(request.Others, uri.String())
+		}
+	}
+	return request, nil
 }
 
 var signatures = []x509.SignatureAlgorithm{
@@ -223,6 +234,15 @@ func (r Rules) requestedNames(request *x509.CertificateRequest) ([]string, error
 	for _, ip := range request.IPAddresses {
 		sans = append(sans, ip.String())
 	}
+	if r.Others {
+		// The common name is one of its own, unless a request has no other and it can only be a host.
+		if len(sans)+len(request.EmailAddresses)+len(request.URIs) > 0 || !strings.Contains(domain, ".") || strings.ContainsAny(domain, " @:/") {
+			domain = ""
+		}
+		if len(sans) == 0 && domain == "" {
+			return nil, nil
+		}
+	}
 	names, err := r.Names(domain, sans)
 	if err != nil {
 		return nil, err
@@ -236,7 +256,7 @@ func (r Rules) requestedNames(request *x509.CertificateRequest) ([]string, error
 }
 
 // Tags of a GeneralName (RFC 5280 §4.2.1.6). crypto/x509 passes over the kinds that it does not know.
-const tagDNS, tagIP = 2, 7
+const tagEmail, tagDNS, tagURI, tagIP = 1, 2, 6, 7
 
 func (r Rules) checkSANs(request *x509.CertificateRequest) error {
 	for _, e := range request.Extensions {
@@ -253,7 +273,8 @@ func (r Rules) checkSANs(request *x509.CertificateRequest) error {
 			if rest, err = asn1.Unmarshal(rest, &name); err != nil {
 				return badRequest("its names cannot be read")
 			}
-			if name.Tag != tagDNS && (name.Tag != tagIP || !r.Addresses) {
+			known := name.Tag == tagDNS || name.Tag == tagIP && r.Addresses || (name.Tag == tagEmail || name.Tag == tagURI) && r.Others
+			if !known {
 				return badRequest("it asks for names that are no DNS names, such as an IP address, e-mail address or URI")
 			}
 		}
