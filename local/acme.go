@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +34,8 @@ const (
 type acmeKept struct {
 	Directory  int       `json:"directory"`  // port
 	Management int       `json:"management"` // port
+	HTTP01     int       `json:"http01"`     // port at which private CAs look for http-01 challenges
+	HTTPS      int       `json:"https"`      // port of the stack by HTTPS, which ACME clients insist on
 	DNS        dns.Ports `json:"dns"`
 	Password   string    `json:"password"` // of httpreq
 }
@@ -59,6 +64,7 @@ type runningACME struct {
 	Management string `json:"management"`
 	Root       string `json:"root"`       // file: what certificates are verified against
 	ServerRoot string `json:"serverRoot"` // file: what the directory's HTTPS is verified against
+	HTTP01     int    `json:"http01"`     // port at which private CAs look for http-01 challenges
 }
 
 type runningDNS struct {
@@ -97,7 +103,7 @@ func (s *state) newACME(stderr io.Writer, patience time.Duration) (*acme, error)
 	if err := s.read(keptName, &a.kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	ports := append(a.kept.DNS.All(), &a.kept.Directory, &a.kept.Management)
+	ports := append(a.kept.DNS.All(), &a.kept.Directory, &a.kept.Management, &a.kept.HTTP01, &a.kept.HTTPS)
 	for _, port := range ports {
 		if *port != 0 && !becomesFree(*port, patience) {
 			fmt.Fprintf(stderr, "bb: port %d is in use; what ACME accounts or DNS providers have it must be made anew\n", *port)
@@ -140,6 +146,8 @@ func (a *acme) parameters() map[string]string {
 		"AcmeRoots":             string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.ca.Raw})),
 		"DnsResolvers":          fmt.Sprintf("127.0.0.1:%d", a.kept.DNS.Resolver),
 		"AllowPrivateAddresses": "loopback",
+		"AcmeHttpPort":          fmt.Sprint(a.kept.HTTP01),
+		"AcmeURL":               fmt.Sprintf("https://127.0.0.1:%d/pki", a.kept.HTTPS),
 	}
 }
 
@@ -188,6 +196,19 @@ func (s *stack) awaitACME(context.Context) error {
 	return s.acme.err
 }
 
+// serveHTTPS serves the stack by HTTPS too, with the certificate of Pebble's.
+func (a *acme) serveHTTPS(handler http.Handler) (closeServer func(), err error) {
+	certificate, err := tls.LoadX509KeyPair(filepath.Join(a.dir, "pebble-server.pem"), filepath.Join(a.dir, "pebble-server-key.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("serve HTTPS: %w", err)
+	}
+	listener, err := tls.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", a.kept.HTTPS), &tls.Config{Certificates: []tls.Certificate{certificate}})
+	if err != nil {
+		return nil, fmt.Errorf("serve HTTPS: %w", err)
+	}
+	return serveOn(listener, handler), nil
+}
+
 func (a *acme) stop() {
 	a.cancel()
 	<-a.ready
@@ -222,7 +243,7 @@ func (a *acme) running() (*runningACME, *runningDNS) {
 	if knot := a.dns.Knot; knot != nil {
 		d.Knot = &runningKnot{knot.Address, dns.Zones, knot.Key}
 	}
-	return &runningACME{a.pebble.Directory, a.pebble.Management, a.pebble.RootFile, a.pebble.CAFile}, d
+	return &runningACME{a.pebble.Directory, a.pebble.Management, a.pebble.RootFile, a.pebble.CAFile, a.kept.HTTP01}, d
 }
 
 func (a *acme) announce(w io.Writer) {

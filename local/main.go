@@ -1,6 +1,6 @@
 // Command local runs the whole stack on this machine: it reads template.yaml, and stands in for
 // API Gateway, Lambda, CloudFormation, EventBridge and SES; DynamoDB Local holds the tables, MiniStack the
-// keys and queues.
+// keys, queues and buckets.
 //
 //	go run ./local         runs until Ctrl-C; what it keeps is in the state folder
 //	go run ./local reset   removes what it keeps
@@ -9,7 +9,7 @@
 //
 //	BB_PORT        port on 127.0.0.1, 8080 if unset, 0 for any free one
 //	BB_STATE       state folder, .bb in the checkout if unset
-//	BB_MEMORY      1 keeps tables, keys and queues in memory
+//	BB_MEMORY      1 keeps tables, keys, queues and buckets in memory
 //	BB_PARAMETERS  parameters of the template, as Name=Value Name=Value
 //	PEBBLE_…       Pebble's own variables, for its moods; package pebble lists them
 //	BB_EXTERNAL_ACCOUNTS  id=key id=key: Pebble makes accounts with these MAC keys (base64url) only
@@ -17,7 +17,7 @@
 // The state folder holds: lock (held while the stack runs), stack.json (where it runs; only while
 // it runs), permissions.json (what the functions' roles grant and nothing used, written at the end),
 // first-user.json (the first user's password, made once), dynamodb (the tables),
-// ministack (keys and queues), dynamodb.log and ministack.log (what those said since the last start) and
+// ministack (keys, queues and buckets), dynamodb.log and ministack.log (what those said since the last start) and
 // mail (what would have been sent); where the template orders certificates, acme (Pebble's certificates,
 // Knot's zones and key, the ports) and acme.log.
 //

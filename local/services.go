@@ -16,7 +16,7 @@ import (
 	"cjj365.cc/bb/local/template"
 )
 
-// startServices runs MiniStack for the keys and queues of a template whose functions use them, and reads
+// startServices runs MiniStack for the keys, queues and buckets of a template whose functions use them, and reads
 // the template again: what KMS calls its keys is known only now.
 func (s *stack) startServices(ctx context.Context) error {
 	if !usesServices(s.template) {
@@ -46,20 +46,23 @@ func (s *stack) startServices(ctx context.Context) error {
 	if err := s.services.CreateAliases(ctx, s.template.Aliases); err != nil {
 		return err
 	}
+	if err := s.services.CreateBuckets(ctx, s.template.Buckets); err != nil {
+		return err
+	}
 	return s.services.CreateQueues(ctx, s.template.Queues)
 }
 
-// usesServices tells whether anything calls KMS or SQS. A key that only AWS's own services use, for what
+// usesServices tells whether anything calls KMS, SQS or S3. A key that only AWS's own services use, for what
 // they keep, needs no KMS here.
 func usesServices(t *template.Template) bool {
-	return len(t.Queues) > 0 || slices.ContainsFunc(t.Functions, func(f template.Function) bool {
+	return len(t.Queues) > 0 || len(t.Buckets) > 0 || slices.ContainsFunc(t.Functions, func(f template.Function) bool {
 		return slices.ContainsFunc(f.Role, func(s template.Statement) bool {
 			return slices.ContainsFunc(s.Actions, func(action string) bool { return strings.HasPrefix(action, "kms:") })
 		})
 	})
 }
 
-// offerServices serves KMS and SQS to the functions.
+// offerServices serves KMS, SQS and S3 to the functions.
 func (s *stack) offerServices(env map[string]string) error {
 	if s.services == nil {
 		return nil
@@ -72,7 +75,14 @@ func (s *stack) offerServices(env map[string]string) error {
 	if err != nil {
 		return err
 	}
+	objects, err := s.roles.S3(s.services.URL, s.template)
+	if err != nil {
+		return err
+	}
 	if err := s.offer(env, "KMS", keys); err != nil {
+		return err
+	}
+	if err := s.offer(env, "S3", objects); err != nil {
 		return err
 	}
 	return s.offer(env, "SQS", queues)

@@ -85,6 +85,9 @@ func TestSecretsUnderAKey(t *testing.T) {
 	if !strings.HasPrefix(key, "arn:aws:kms:us-east-1:123456789012:key/") || !strings.Contains(environment, "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:") {
 		t.Fatalf("the key is %q", key)
 	}
+	if !strings.Contains(environment, "AWS_ENDPOINT_URL_S3=http://127.0.0.1:") || !strings.Contains(environment, "BUCKET=bb-things\n") {
+		t.Errorf("the bucket is not in %s", environment)
+	}
 	for _, named := range []string{key, key[strings.LastIndex(key, "/")+1:], "alias/secrets", strings.Replace(key, key[strings.LastIndex(key, ":")+1:], "alias/secrets", 1)} {
 		if got := p.try(t, "/secret", "key", named, "for", "71", "by", "71"); got != "true "+key {
 			t.Errorf("by %s: %s", named, got)

@@ -45,7 +45,7 @@ type stack struct {
 	options  template.Options
 	template *template.Template
 	database *dynamodb.Server  // nil without tables
-	services *ministack.Server // nil where nothing calls KMS or SQS
+	services *ministack.Server // nil where nothing calls KMS, SQS or S3
 	queues   string            // where functions reach SQS
 	acme     *acme             // nil where nothing orders certificates
 	roles    *role.Checker
@@ -299,6 +299,13 @@ func (s *stack) startGateway(context.Context) error {
 	}
 	s.onStop(s.drain)
 	go s.server.Serve(s.listener)
+	if s.acme != nil {
+		closeHTTPS, err := s.acme.serveHTTPS(s.server.Handler)
+		if err != nil {
+			return err
+		}
+		s.onStop(closeHTTPS)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"cjj365.cc/bb/local/lambda"
 	"cjj365.cc/bb/local/policy"
@@ -32,7 +33,7 @@ func (x *exchange) authorize(a *template.Authorizer, request *request) *refusal 
 			return refuse("UNAUTHORIZED", nil)
 		}
 	}
-	methodARN := x.arnPrefix + x.r.Method + x.path
+	methodARN := x.arnPrefix + x.r.Method + "/" + strings.TrimPrefix(x.route, "/")
 	payload, err := json.Marshal(newAuthorizerEvent(methodARN, *request))
 	if err != nil {
 		return refuse("AUTHORIZER_FAILURE", err)

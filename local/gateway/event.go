@@ -72,7 +72,7 @@ func (x *exchange) request() *request {
 			HTTPMethod:        x.r.Method,
 			ExtendedRequestID: x.extendedID,
 			RequestTime:       x.start.UTC().Format(requestTimeLayout),
-			Path:              x.stagePath(),
+			Path:              x.contextPath(),
 			AccountID:         x.account,
 			Protocol:          x.r.Proto,
 			Stage:             x.api.Stage,
@@ -100,7 +100,13 @@ func (x *exchange) request() *request {
 	return r
 }
 
-func (x *exchange) stagePath() string { return "/" + x.api.Stage + x.path }
+// contextPath has the stage where a client that knows no domain would have it in the path.
+func (x *exchange) contextPath() string {
+	if x.api.BasePath != "" {
+		return x.path
+	}
+	return "/" + x.api.Stage + x.path
+}
 
 func (x *exchange) domainPrefix() string {
 	prefix, _, _ := strings.Cut(x.r.Host, ".")

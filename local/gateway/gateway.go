@@ -14,7 +14,9 @@
 // AWS's own status and message.
 //
 // The API is served at / as behind a custom domain, while method ARNs and requestContext.path have
-// the stage. A resource is matched before its method: the most specific path that fits decides, even
+// the stage. An API with a base path is served below it as behind such a domain: its routes, path parameters
+// and method ARNs are without the base path, path and requestContext.path with it and without the stage.
+// A resource is matched before its method: the most specific path that fits decides, even
 // if it has not got the method. A slash at the end of a path is not part of the match.
 package gateway
 
@@ -50,8 +52,14 @@ type Options struct {
 	IntegrationTimeout time.Duration
 }
 
-// A Gateway serves one API.
+// A Gateway serves the APIs of a template at one address.
 type Gateway struct {
+	root   *front
+	mapped map[string]*front // by base path
+}
+
+// A front serves one API.
+type front struct {
 	api       *template.API
 	account   string
 	arnPrefix string // of every method: up to and with the slash after the stage
@@ -67,56 +75,83 @@ type Gateway struct {
 	log       *lineLog
 }
 
-// New prepares the template's API.
+// New prepares the template's APIs, of which one is at the root.
 func New(t *template.Template, host *lambda.Host, o Options) (*Gateway, error) {
-	api := t.API
-	g := &Gateway{
+	g := &Gateway{mapped: map[string]*front{}}
+	accessLog, log := &lineLog{to: o.AccessLog}, &lineLog{to: o.Log}
+	var err error
+	if g.root, err = newFront(t, t.API, host, o.IntegrationTimeout, accessLog, log); err != nil {
+		return nil, err
+	}
+	for _, api := range t.Mapped {
+		if g.mapped[api.BasePath], err = newFront(t, api, host, o.IntegrationTimeout, accessLog, log); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+func newFront(t *template.Template, api *template.API, host *lambda.Host, timeout time.Duration, accessLog, log *lineLog) (*front, error) {
+	f := &front{
 		api:       api,
 		account:   t.Account,
 		arnPrefix: fmt.Sprintf("arn:aws:execute-api:%s:%s:%s/%s/", t.Region, t.Account, api.ID, api.Stage),
 		host:      host,
 		root:      routes(api),
 		binary:    newMediaTypes(api.BinaryMediaTypes),
-		timeout:   o.IntegrationTimeout,
-		accessLog: &lineLog{to: o.AccessLog},
+		timeout:   timeout,
+		accessLog: accessLog,
 		format:    parseFormat(api.AccessLogFormat),
-		log:       &lineLog{to: o.Log},
+		log:       log,
 	}
-	if g.timeout == 0 {
-		g.timeout = integrationTimeout
+	if f.timeout == 0 {
+		f.timeout = integrationTimeout
 	}
 	if api.Rate > 0 {
-		g.limiter = rate.NewLimiter(rate.Limit(api.Rate), api.Burst)
+		f.limiter = rate.NewLimiter(rate.Limit(api.Rate), api.Burst)
 	}
 	var err error
-	g.responses, err = responses(api.GatewayResponses)
-	return g, err
+	f.responses, err = responses(api.GatewayResponses)
+	return f, err
 }
 
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{Gateway: g, w: w, r: r, start: time.Now(), id: uuid.NewString(), path: r.URL.EscapedPath()}
+	path := r.URL.EscapedPath()
+	f, route := g.root, path
+	if len(path) > 0 && path[0] == '/' {
+		base, _, _ := strings.Cut(path[1:], "/")
+		if mapped := g.mapped[decoded(base)]; mapped != nil {
+			f, route = mapped, path[1+len(base):]
+		}
+	}
+	f.serve(w, r, path, route)
+}
+
+func (f *front) serve(w http.ResponseWriter, r *http.Request, path, route string) {
+	x := &exchange{front: f, w: w, r: r, start: time.Now(), id: uuid.NewString(), path: path, route: route}
 	x.extendedID = strings.ReplaceAll(x.id, "-", "")[:15] + "="
 	header := w.Header()
 	header["X-Amzn-Requestid"] = []string{x.id}
 	header["X-Amz-Apigw-Id"] = []string{x.extendedID}
-	if refused := x.serve(); refused != nil {
+	if refused := x.handle(); refused != nil {
 		x.refuse(refused)
 	}
-	if g.accessLog.to != nil && g.format != nil {
-		g.accessLog.write(g.format.render(x, "-") + "\n")
+	if f.accessLog.to != nil && f.format != nil {
+		f.accessLog.write(f.format.render(x, "-") + "\n")
 	}
 }
 
 // An exchange is one request and what becomes of it.
 type exchange struct {
-	*Gateway
+	*front
 	w          http.ResponseWriter
 	r          *http.Request
 	start      time.Time
 	id         string
 	extendedID string
 	path       string // as it was sent, escapes and all
+	route      string // what of it is matched: all but the base path
 	resource   *resource
 	values     []string // of the path parameters, decoded
 	authorizer map[string]any
@@ -128,12 +163,12 @@ type exchange struct {
 	integrationTook time.Duration
 }
 
-// serve answers the request or says why it is refused.
-func (x *exchange) serve() *refusal {
+// handle answers the request or says why it is refused.
+func (x *exchange) handle() *refusal {
 	if headerBytes(x.r) > maxHeaderBytes {
 		return &refusal{kind: "DEFAULT_4XX", status: http.StatusRequestHeaderFieldsTooLarge, message: "Request Header Fields Too Large"}
 	}
-	x.resource, x.values = x.root.match(x.path, nil)
+	x.resource, x.values = x.root.match(x.route, nil)
 	if x.resource == nil {
 		return refuse("MISSING_AUTHENTICATION_TOKEN", nil)
 	}

@@ -80,7 +80,7 @@ func (x *exchange) variable(name string) (value string, found bool) {
 	case "integrationLatency":
 		return took(x.integrationTook, true)
 	case "path":
-		value = x.stagePath()
+		value = x.contextPath()
 	case "protocol":
 		value = x.r.Proto
 	case "requestId":

@@ -1,5 +1,5 @@
-// Package ministack runs MiniStack, a stand-in for AWS in one Python process, for KMS and SQS, and makes
-// a template's keys and queues in it.
+// Package ministack runs MiniStack, a stand-in for AWS in one Python process, for KMS, SQS and S3, and makes
+// a template's keys, queues and buckets in it.
 //
 // The program is where make puts it, in .tools/ministack of the checkout. The process ends with Stop, and
 // also when this process ends without it (package child).
@@ -7,9 +7,10 @@
 // MiniStack writes what it has only when it is asked to end; killed, it keeps what it had at its start.
 // A lost key would make every secret under it unreadable, so CreateKeys has it restarted before a new key
 // is told to anybody: from then on the key is in a file. Messages that came after the start are lost when
-// MiniStack is killed, and those that were there may come again.
+// MiniStack is killed, and those that were there may come again; so are keys that functions made. Objects are
+// in files at once.
 //
-// The folder holds: keys.json (what KMS called the template's keys), and what MiniStack keeps.
+// The folder holds: keys.json (what KMS called the template's keys), s3 (objects), and what MiniStack keeps.
 package ministack
 
 import (
@@ -26,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"cjj365.cc/bb/local/child"
@@ -51,6 +53,7 @@ type Server struct {
 	process *child.Process
 	kms     *kms.Client
 	sqs     *sqs.Client
+	s3      *s3.Client
 }
 
 // Start runs MiniStack on a free port and waits until it answers.
@@ -96,6 +99,7 @@ func (s *Server) start(ctx context.Context) error {
 	owner := credentials.NewStaticCredentialsProvider("LOCAL", "local", "")
 	s.kms = kms.New(kms.Options{BaseEndpoint: aws.String(s.URL), Region: region, Credentials: owner})
 	s.sqs = sqs.New(sqs.Options{BaseEndpoint: aws.String(s.URL), Region: region, Credentials: owner})
+	s.s3 = s3.New(s3.Options{BaseEndpoint: aws.String(s.URL), Region: region, Credentials: owner, UsePathStyle: true})
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return s.process.Await(ctx, func(context.Context) error {
@@ -107,7 +111,7 @@ func (s *Server) start(ctx context.Context) error {
 	})
 }
 
-// environment is all that MiniStack sees: what it has beside the two services would listen on ports of
+// environment is all that MiniStack sees: what it has beside the three services would listen on ports of
 // its own, or tidy up the containers of this machine.
 func (s *Server) environment(port int) []string {
 	env := []string{
@@ -115,7 +119,7 @@ func (s *Server) environment(port int) []string {
 		"TMPDIR=" + s.scratch,
 		"BIND_HOST=127.0.0.1",
 		"GATEWAY_PORT=" + strconv.Itoa(port),
-		"SERVICES=kms,sqs",
+		"SERVICES=kms,sqs,s3",
 		"MINISTACK_ACCOUNT_ID=" + account,
 		"MINISTACK_REGION=" + region,
 		"MINISTACK_HOST=127.0.0.1",
@@ -125,7 +129,7 @@ func (s *Server) environment(port int) []string {
 		"PYTHONDONTWRITEBYTECODE=1",
 	}
 	if s.options.Dir != "" {
-		env = append(env, "PERSIST_STATE=1", "STATE_DIR="+s.options.Dir)
+		env = append(env, "PERSIST_STATE=1", "STATE_DIR="+s.options.Dir, "S3_PERSIST=1", "S3_DATA_DIR="+filepath.Join(s.options.Dir, "s3"))
 	}
 	return env
 }

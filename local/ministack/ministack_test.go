@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
@@ -31,6 +33,7 @@ import (
 var (
 	secrets = template.Key{LogicalID: "Secrets", Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT"}
 	signer  = template.Key{LogicalID: "Signer", Spec: "ECC_NIST_P256", Usage: "SIGN_VERIFY"}
+	things  = []template.Bucket{{LogicalID: "Things", Name: "s-things"}}
 	dead    = queue("s-Dead", "", 0)
 	work    = queue("s-Work", dead.ARN, 2)
 )
@@ -67,6 +70,12 @@ func parent(dir string) {
 	}
 	made, err := kmsOf(s).GenerateDataKey(ctx, dataKey(ids["Secrets"]))
 	if err != nil {
+		panic(err)
+	}
+	if err := s.CreateBuckets(ctx, things); err != nil {
+		panic(err)
+	}
+	if _, err := s3Of(s).PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("s-things"), Key: aws.String("7/a"), Body: strings.NewReader("kept")}); err != nil {
 		panic(err)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(report{made.CiphertextBlob, made.Plaintext}); err != nil {
@@ -106,8 +115,12 @@ func sqsOf(s *ministack.Server) *sqs.Client {
 	return sqs.New(sqs.Options{BaseEndpoint: &s.URL, Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("LOCALF", "local", "")})
 }
 
+func s3Of(s *ministack.Server) *s3.Client {
+	return s3.New(s3.Options{BaseEndpoint: &s.URL, Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("LOCALF", "local", ""), UsePathStyle: true})
+}
+
 // Everything is killed with -9, the front and MiniStack, right after a secret was encrypted under a new
-// key: the next start reads it.
+// key and an object was put: the next start reads both.
 func TestAKeyOutlivesAKillOfEverything(t *testing.T) {
 	dir := t.TempDir()
 	command := exec.Command(os.Args[0])
@@ -139,6 +152,17 @@ func TestAKeyOutlivesAKillOfEverything(t *testing.T) {
 	opened, err := kmsOf(s).Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: made.Ciphertext, EncryptionContext: map[string]string{"user": "7"}})
 	if err != nil || !bytes.Equal(opened.Plaintext, made.Data) {
 		t.Errorf("after the kill: %v", err)
+	}
+	if err := s.CreateBuckets(t.Context(), things); err != nil {
+		t.Fatal(err)
+	}
+	object, err := s3Of(s).GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("s-things"), Key: aws.String("7/a")})
+	if err != nil {
+		t.Fatalf("the object after the kill: %v", err)
+	}
+	defer object.Body.Close()
+	if body, err := io.ReadAll(object.Body); err != nil || string(body) != "kept" {
+		t.Errorf("the object after the kill: %q, %v", body, err)
 	}
 	var invalid *kmstypes.InvalidCiphertextException
 	if _, err := kmsOf(s).Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: made.Ciphertext, EncryptionContext: map[string]string{"user": "8"}}); !errors.As(err, &invalid) {

@@ -3,12 +3,12 @@
 //
 // A call is known by its access key id (each function has its own), its action, the resource it
 // touches and what conditions ask about: the partition keys of DynamoDB's items, the sender of a message,
-// the encryption context of KMS. What the role does not allow is answered as the service would answer it,
+// the encryption context of KMS, the tags of keys. What the role does not allow is answered as the service would answer it,
 // and logged. A permission for a service seen here that nothing used by the end is reported: it is either
 // not needed or not tested.
 //
-// A call that is not understood is refused: letting it through would prove nothing. Policies of keys and
-// queues are not looked at.
+// A call that is not understood is refused: letting it through would prove nothing. Policies of keys, queues
+// and buckets are not looked at.
 package role
 
 import (
@@ -34,7 +34,7 @@ const maxCallBytes = 16 << 20
 
 // services are those that pass through here. Others are used by AWS in the function's name (logs, xray) or
 // not known here.
-var services = []string{"dynamodb", "kms", "lambda", "ses", "sqs"}
+var services = []string{"dynamodb", "kms", "lambda", "s3", "ses", "sqs"}
 
 // A Checker knows every function's role and what has been used of it.
 type Checker struct {
@@ -61,6 +61,8 @@ const (
 	fromAddress  = "ses:FromAddress"
 	contextKeys  = "kms:EncryptionContextKeys"
 	contextValue = "kms:EncryptionContext:" // and the key in the context
+	requestTag   = "aws:RequestTag/"        // and the tag that is given
+	resourceTag  = "aws:ResourceTag/"       // and the tag that is there
 )
 
 // operators are the conditions that are understood, by key.
@@ -69,6 +71,18 @@ var operators = map[string][]string{
 	fromAddress:  {"StringEquals"},
 	contextKeys:  {"ForAllValues:StringEquals", "ForAnyValue:StringEquals"},
 	contextValue: {"StringEquals", "StringLike"},
+	requestTag:   {"StringEquals", "StringLike"},
+	resourceTag:  {"StringEquals", "StringLike"},
+}
+
+// family is a condition's key without what comes after it.
+func family(key string) string {
+	for _, prefix := range []string{contextValue, requestTag, resourceTag} {
+		if strings.HasPrefix(key, prefix) && key != prefix {
+			return prefix
+		}
+	}
+	return key
 }
 
 // New makes a checker. Conditions that it does not know are refused here.
@@ -79,11 +93,7 @@ func New(functions []template.Function, log io.Writer) (*Checker, error) {
 		for _, s := range f.Role {
 			for operator, keys := range s.Conditions {
 				for key := range keys {
-					family := key
-					if strings.HasPrefix(key, contextValue) {
-						family = contextValue
-					}
-					if !slices.Contains(operators[family], operator) {
+					if !slices.Contains(operators[family(key)], operator) {
 						return nil, fmt.Errorf("the role of %s: condition %s on %s is not understood here", f.LogicalID, operator, key)
 					}
 				}
@@ -262,7 +272,7 @@ func operation(r *http.Request) string {
 }
 
 // forward is a proxy to an endpoint.
-func forward(endpoint string, transport http.RoundTripper) (http.Handler, error) {
+func forward(endpoint string, transport http.RoundTripper) (*httputil.ReverseProxy, error) {
 	target, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("the endpoint of a service: %w", err)

@@ -7,6 +7,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// apiReaders are those of all APIs of a template.
+type apiReaders []*apiReader
+
 // An apiReader gathers an API from its own properties and the functions' events.
 type apiReader struct {
 	*reader
@@ -159,8 +162,8 @@ func (r *apiReader) methodSettings(n *yaml.Node) error {
 // methods are those of API Gateway; ANY stands for all of them.
 var methods = []string{"ANY", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
-// events adds a function's routes. r is a parameter because a template without an API has no apiReader.
-func (a *apiReader) events(r *reader, d *resource, events *yaml.Node) error {
+// events adds a function's routes. r is a parameter because a template may have no API.
+func (a apiReaders) events(r *reader, d *resource, events *yaml.Node) error {
 	for name, event := range pairs(events) {
 		var kind string
 		var properties *yaml.Node
@@ -170,11 +173,28 @@ func (a *apiReader) events(r *reader, d *resource, events *yaml.Node) error {
 		if kind != "Api" || properties == nil {
 			return r.errorf(name, "%s: events of type %q are not run on one machine", d.id, kind)
 		}
-		if a == nil {
+		if len(a) == 0 {
 			return r.errorf(name, "%s: the template has no AWS::Serverless::Api", d.id)
 		}
-		if err := a.route(d, properties); err != nil {
+		api := a.of(properties)
+		if api == nil {
+			return r.errorf(name, "%s: RestApiId must be !Ref of an AWS::Serverless::Api of this template", d.id)
+		}
+		if err := api.route(d, properties); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// of finds the API that RestApiId refers to; nil for none.
+func (a apiReaders) of(properties *yaml.Node) *apiReader {
+	for key, value := range pairs(properties) {
+		if key.Value != "RestApiId" || value.Kind != yaml.ScalarNode {
+			continue
+		}
+		if i := slices.IndexFunc(a, func(r *apiReader) bool { return r.api.ID == value.Value }); i >= 0 {
+			return a[i]
 		}
 	}
 	return nil
@@ -182,12 +202,11 @@ func (a *apiReader) events(r *reader, d *resource, events *yaml.Node) error {
 
 func (r *apiReader) route(d *resource, n *yaml.Node) error {
 	route := Route{Function: d.id}
-	var api string
 	authorizer := r.fallback
 	err := r.fields(n, d.id, fields{
 		"Path":      &route.Path,
 		"Method":    &route.Method,
-		"RestApiId": &api,
+		"RestApiId": skipped, // read before
 		"Auth": func(n *yaml.Node) error {
 			return r.fields(n, "Auth", fields{"Authorizer": &authorizer})
 		},
@@ -196,10 +215,7 @@ func (r *apiReader) route(d *resource, n *yaml.Node) error {
 		return err
 	}
 	route.Method = strings.ToUpper(route.Method)
-	switch {
-	case api != r.api.ID:
-		return r.errorf(n, "%s: RestApiId must be !Ref %s", d.id, r.api.LogicalID)
-	case !slices.Contains(methods, route.Method):
+	if !slices.Contains(methods, route.Method) {
 		return r.errorf(n, "%s: %q is not a method of API Gateway", d.id, route.Method)
 	}
 	if authorizer != "" && authorizer != "NONE" {

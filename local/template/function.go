@@ -7,7 +7,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-func (r *reader) function(apis *apiReader, d *resource, own *yaml.Node) (Function, error) {
+func (r *reader) function(apis apiReaders, d *resource, own *yaml.Node) (Function, error) {
 	f := Function{LogicalID: d.id, Memory: 128}
 	timeout := 3 // Lambda's default, in seconds
 	var runtime string

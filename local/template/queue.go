@@ -114,8 +114,8 @@ func (r *reader) joinSources(t *Template) error {
 	return nil
 }
 
-// events reads a function's events. r knows the API's routes through apis, nil without an API.
-func (r *reader) events(apis *apiReader, d *resource, events *yaml.Node) error {
+// events reads a function's events. Routes are added through apis.
+func (r *reader) events(apis apiReaders, d *resource, events *yaml.Node) error {
 	routes := &yaml.Node{Kind: yaml.MappingNode, Line: events.Line}
 	for name, event := range pairs(events) {
 		var kind string

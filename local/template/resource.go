@@ -32,11 +32,15 @@ const (
 	queueKind    = "AWS::SQS::Queue"
 	keyKind      = "AWS::KMS::Key"
 	aliasKind    = "AWS::KMS::Alias"
+	bucketKind   = "AWS::S3::Bucket"
 	roleKind     = "AWS::IAM::Role"
+
+	distributionKind = "AWS::CloudFront::Distribution"
 )
 
-// kinds are the types that may stand in a template. All but the first seven change nothing on one
-// machine; they are resolved, so that a broken reference is found, and then left alone.
+// kinds are the types that may stand in a template. All but the first eight change nothing on one
+// machine, but that a base path is read of its mapping; they are resolved, so that a broken reference is
+// found, and then left alone.
 var kinds = map[string]kind{
 	apiKind:      {},
 	functionKind: {"FunctionName", "arn:aws:lambda:%s:%s:function:%s"},
@@ -45,23 +49,29 @@ var kinds = map[string]kind{
 	queueKind:    {"QueueName", "arn:aws:sqs:%s:%s:%s"},
 	keyKind:      {"", "arn:aws:kms:%s:%s:key/%s"},
 	aliasKind:    {"AliasName", "arn:aws:kms:%s:%s:%s"},
+	bucketKind:   {"BucketName", "arn:aws:s3:::%[3]s"},
 
-	"AWS::ApiGateway::Account":         {},
-	"AWS::ApiGateway::BasePathMapping": {},
-	"AWS::ApiGateway::DomainName":      {},
-	"AWS::Route53::RecordSet":          {},
-	"AWS::WAFv2::WebACL":               {},
-	"AWS::WAFv2::WebACLAssociation":    {},
-	"AWS::CloudWatch::Alarm":           {"AlarmName", "arn:aws:cloudwatch:%s:%s:alarm:%s"},
-	"AWS::CloudWatch::Dashboard":       {},
-	"AWS::IAM::ManagedPolicy":          {},
-	"AWS::IAM::Policy":                 {},
-	roleKind:                           {"RoleName", "arn:aws:iam::%[2]s:role/%[3]s"},
-	"AWS::Lambda::EventInvokeConfig":   {},
-	"AWS::Lambda::Permission":          {},
-	"AWS::Logs::LogGroup":              {"LogGroupName", "arn:aws:logs:%s:%s:log-group:%s:*"},
-	"AWS::Logs::MetricFilter":          {},
-	"AWS::SQS::QueuePolicy":            {},
+	"AWS::ApiGateway::Account":               {},
+	mappingKind:                              {},
+	"AWS::ApiGateway::DomainName":            {},
+	"AWS::Route53::RecordSet":                {},
+	"AWS::WAFv2::WebACL":                     {},
+	"AWS::WAFv2::WebACLAssociation":          {},
+	"AWS::CloudFront::CachePolicy":           {},
+	distributionKind:                         {},
+	"AWS::CloudFront::OriginAccessControl":   {},
+	"AWS::CloudFront::ResponseHeadersPolicy": {},
+	"AWS::CloudWatch::Alarm":                 {"AlarmName", "arn:aws:cloudwatch:%s:%s:alarm:%s"},
+	"AWS::CloudWatch::Dashboard":             {},
+	"AWS::IAM::ManagedPolicy":                {},
+	"AWS::IAM::Policy":                       {},
+	roleKind:                                 {"RoleName", "arn:aws:iam::%[2]s:role/%[3]s"},
+	"AWS::Lambda::EventInvokeConfig":         {},
+	"AWS::Lambda::Permission":                {},
+	"AWS::Logs::LogGroup":                    {"LogGroupName", "arn:aws:logs:%s:%s:log-group:%s:*"},
+	"AWS::Logs::MetricFilter":                {},
+	"AWS::S3::BucketPolicy":                  {},
+	"AWS::SQS::QueuePolicy":                  {},
 }
 
 // declare notes every resource, before any of them is resolved.
@@ -123,6 +133,9 @@ func (r *reader) physical(at *yaml.Node, id string) (string, error) {
 			}
 		}
 	}
+	if d.kind == bucketKind { // the names that S3 allows have no capitals
+		return strings.ToLower(r.stack + "-" + id), nil
+	}
 	return r.stack + "-" + id, nil
 }
 
@@ -160,6 +173,14 @@ func (r *reader) attribute(at *yaml.Node, id, attribute string) (string, error) 
 		return name, nil
 	case attribute == "RootResourceId" && kind == apiKind:
 		return name[:5], nil
+	case attribute == "DomainName" && kind == bucketKind:
+		return name + ".s3.amazonaws.com", nil
+	case attribute == "RegionalDomainName" && kind == bucketKind:
+		return name + ".s3." + region + ".amazonaws.com", nil
+	case attribute == "DomainName" && kind == distributionKind:
+		return strings.ToLower(name) + ".cloudfront.net", nil
+	case attribute == "Id" && strings.HasPrefix(kind, "AWS::CloudFront::"):
+		return name, nil
 	}
 	return "", r.errorf(at, "GetAtt %s.%s is not understood here", id, attribute)
 }
@@ -182,25 +203,30 @@ func (r *reader) functionOf(n *yaml.Node) (string, error) {
 	return "", r.errorf(n, "%q is not the ARN of a function of this template", n.Value)
 }
 
-// readResources reads the API first, since the functions' events refer to it.
+// readResources reads the APIs first, since the functions' events refer to them.
 func (r *reader) readResources(t *Template) error {
-	var apis *apiReader
+	var apis apiReaders
 	for _, d := range r.order {
 		if d.kind != apiKind || !d.met {
 			continue
-		}
-		if t.API != nil {
-			return r.errorf(d.at, "a second API (%s) is not understood here", d.id)
 		}
 		properties, err := r.resolved(d)
 		if err != nil {
 			return err
 		}
-		apis = &apiReader{reader: r, api: &API{LogicalID: d.id, ID: r.apiID(d.id)}}
-		if err := apis.read(properties); err != nil {
+		api := &apiReader{reader: r, api: &API{LogicalID: d.id, ID: r.apiID(d.id)}}
+		if err := api.read(properties); err != nil {
 			return err
 		}
-		t.API = apis.api
+		apis = append(apis, api)
+	}
+	if err := r.readBasePaths(apis); err != nil {
+		return err
+	}
+	for _, api := range apis {
+		if err := t.place(api.api); err != nil {
+			return r.errorf(r.resources[api.api.LogicalID].at, "%w", err)
+		}
 	}
 	for _, d := range r.order {
 		if !d.met || d.kind == apiKind {
@@ -213,7 +239,7 @@ func (r *reader) readResources(t *Template) error {
 	return nil
 }
 
-func (r *reader) readResource(t *Template, apis *apiReader, d *resource) error {
+func (r *reader) readResource(t *Template, apis apiReaders, d *resource) error {
 	properties, err := r.resolved(d)
 	if err != nil {
 		return err
@@ -237,6 +263,12 @@ func (r *reader) readResource(t *Template, apis *apiReader, d *resource) error {
 			return err
 		}
 		t.Queues = append(t.Queues, queue)
+	case d.kind == bucketKind:
+		bucket, err := r.bucket(d, properties)
+		if err != nil {
+			return err
+		}
+		t.Buckets = append(t.Buckets, bucket)
 	case d.kind == keyKind:
 		key, err := r.key(d, properties)
 		if err != nil {

@@ -1,6 +1,6 @@
 // Package template reads a SAM template the way CloudFormation would deploy it, and yields what one
-// machine needs to run it: the API and its routes, functions and what else invokes them, tables, queues,
-// keys and custom resources.
+// machine needs to run it: the APIs and their routes, functions and what else invokes them, tables, queues,
+// buckets, keys and custom resources.
 //
 // Parameters, conditions and intrinsic functions are resolved while reading, so that what comes out
 // are plain values. Names that AWS would choose are made up and stable: the physical name of a
@@ -13,17 +13,19 @@ package template
 
 import "time"
 
-// A Template is a stack as it would be deployed. API is nil when the template has none.
+// A Template is a stack as it would be deployed.
 type Template struct {
 	Stack   string
 	Region  string
 	Account string
 
-	API       *API
+	API       *API   // the one without a base path; nil when the template has none
+	Mapped    []*API // those with one, each with another
 	Functions []Function
 	Tables    []Table
 	Custom    []CustomResource
 	Queues    []Queue
+	Buckets   []Bucket
 	Sources   []EventSource
 	Schedules []Schedule
 	Keys      []Key
@@ -36,6 +38,7 @@ type API struct {
 	ID        string // what AWS would make up, part of every method ARN
 	Name      string
 	Stage     string
+	BasePath  string // in a domain of one's own, without slashes; empty for the root
 
 	Routes           []Route
 	CORS             *CORS // nil when OPTIONS is a method like any other
@@ -119,6 +122,9 @@ type Queue struct {
 	MaxReceives       int
 	Key               string // KmsMasterKeyId; empty for a key of SQS's own
 }
+
+// A Bucket is an AWS::S3::Bucket.
+type Bucket struct{ LogicalID, Name, ARN string }
 
 // An EventSource is a function's event of type SQS.
 type EventSource struct {

@@ -55,6 +55,11 @@ func TestTheStack(t *testing.T) {
 		api.GatewayResponses["AUTHORIZER_FAILURE"].Status != 503 || !strings.HasPrefix(api.AccessLogFormat, `{"time":"$context.`) {
 		t.Errorf("the API: stage %s, rate %v, CORS %+v, access log %s", api.Stage, api.Rate, api.CORS, api.AccessLogFormat)
 	}
+	if len(got.Mapped) != 1 || got.Mapped[0].LogicalID != "PkiApi" || got.Mapped[0].BasePath != "pki" || got.Mapped[0].Stage != "local" ||
+		!slices.Equal(got.Mapped[0].BinaryMediaTypes, []string{"*/*"}) || got.Mapped[0].CORS != nil {
+		t.Errorf("the APIs behind a base path: %+v", got.Mapped)
+	}
+	equal(t, "the buckets", got.Buckets, []template.Bucket{{LogicalID: "PkiBucket", Name: "bb-pkibucket", ARN: "arn:aws:s3:::bb-pkibucket"}})
 	if len(got.Tables) != 2 || got.Tables[0].TTLAttribute != "ttl" || len(got.Tables[0].Key) != 2 {
 		t.Errorf("the tables: %+v", got.Tables)
 	}
@@ -225,7 +230,12 @@ func TestRefusals(t *testing.T) {
 		"an unknown method":          {stack(event("Path: /a, Method: BREW")), "BREW"},
 		"an unknown authorizer":      {stack(event("Path: /a, Method: GET, Auth: {Authorizer: Nobody}")), "Nobody"},
 		"an API key":                 {stack(event("Path: /a, Method: GET, Auth: {ApiKeyRequired: true}")), "ApiKeyRequired"},
-		"a second API":               {stack(api + strings.Replace(api, "Api:", "Second:", 1)), "second API"},
+		"a second API":               {stack(api + second), "second API"},
+		"a base path in parts":       {stack(api + mapping("Api", "BasePath: a/b")), "not a base path"},
+		"two base paths":             {stack(api + mapping("Api", "BasePath: a") + strings.Replace(mapping("Api", "BasePath: b"), "M:", "N:", 1)), "two base paths"},
+		"two APIs at a base path":    {stack(api + mapping("Api", "BasePath: a") + second + strings.Replace(mapping("Second", "BasePath: a"), "M:", "N:", 1)), "second API"},
+		"an event of a foreign API":  {stack(api + function + "Events: {E: {Type: Api, Properties: {RestApiId: abc, Path: /, Method: GET}}}\n"), "RestApiId must be"},
+		"a bucket with a website":    {stack("  B: {Type: AWS::S3::Bucket, Properties: {WebsiteConfiguration: {}}}\n"), "WebsiteConfiguration"},
 		"a cached authorizer":        {stack(authorizers("Identity: {ReauthorizeEvery: 300}")), "ReauthorizeEvery"},
 		"the default cache":          {stack(authorizers("")), "ReauthorizeEvery"},
 		"an authorizer of tokens":    {stack(strings.Replace(authorizers("Identity: {ReauthorizeEvery: 0}"), "REQUEST", "TOKEN", 1)), "REQUEST"},
@@ -248,6 +258,77 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// second is an API beside api.
+var second = strings.Replace(api, "Api:", "Second:", 1)
+
+func mapping(api, properties string) string {
+	return "  M: {Type: AWS::ApiGateway::BasePathMapping, Properties: {RestApiId: !Ref " + api + ", " + properties + "}}\n"
+}
+
+// An API has the base path of its mapping, though this machine has no domain, and the routes of the events that
+// name it.
+func TestAPIsBehindABasePath(t *testing.T) {
+	got, err := parse(stack(api + second + `
+  Third: {Type: AWS::Serverless::Api, Properties: {StageName: other}}
+  Domain: {Type: AWS::ApiGateway::DomainName, Condition: "No", Properties: {DomainName: d.example}}
+  Root: {Type: AWS::ApiGateway::BasePathMapping, Condition: "No", Properties: {DomainName: !Ref Domain, RestApiId: !Ref Api, BasePath: (none)}}
+  Deep: {Type: AWS::ApiGateway::BasePathMapping, Condition: "No", Properties: {DomainName: !Ref Domain, RestApiId: !Ref Second, BasePath: !Sub "${Word}-2", Stage: !Ref Second.Stage}}
+  Other: {Type: AWS::ApiGateway::BasePathMapping, Properties: {DomainName: d.example, RestApiId: !Ref Third, BasePath: third}}
+  Gone: {Type: AWS::Serverless::Api, Condition: "No", Properties: {StageName: gone}}
+  GoneToo: {Type: AWS::ApiGateway::BasePathMapping, Condition: "No", Properties: {DomainName: !Ref Domain, RestApiId: !Ref Gone, BasePath: gone}}
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Events:
+        A: {Type: Api, Properties: {RestApiId: !Ref Api, Path: /a, Method: GET}}
+        B: {Type: Api, Properties: {RestApiId: !Ref Second, Path: "/{x}", Method: GET}}
+        C: {Type: Api, Properties: {RestApiId: !Ref Second, Path: "/{x}/{rest+}", Method: ANY}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := func(a *template.API) (list []string) {
+		for _, r := range a.Routes {
+			list = append(list, r.Method+" "+r.Path)
+		}
+		return append(list, "at /"+a.BasePath)
+	}
+	equal(t, "the API at the root", paths(got.API), []string{"GET /a", "at /"})
+	if len(got.Mapped) != 2 {
+		t.Fatalf("behind a base path: %+v", got.Mapped)
+	}
+	equal(t, "the second", paths(got.Mapped[0]), []string{"GET /{x}", "ANY /{x}/{rest+}", "at /word-2"})
+	equal(t, "the third", paths(got.Mapped[1]), []string{"at /third"})
+}
+
+// Buckets, and what stands before them on AWS alone.
+func TestBuckets(t *testing.T) {
+	got, err := parse(stack(`
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Environment: {Variables: {BUCKET: !Ref Things, ARN: !GetAtt Things.Arn, HOST: !GetAtt Things.RegionalDomainName, CDN: !GetAtt Cdn.DomainName, ID: !Ref Cdn, CACHE: !Ref Cache}}
+  Things: {Type: AWS::S3::Bucket, Properties: {VersioningConfiguration: {Status: Enabled}}}
+  Named: {Type: AWS::S3::Bucket, Properties: {BucketName: !Sub "${Word}-things"}}
+  Policy: {Type: AWS::S3::BucketPolicy, Properties: {Bucket: !Ref Things, PolicyDocument: {}}}
+  Cdn: {Type: AWS::CloudFront::Distribution, Properties: {DistributionConfig: {Origins: [{DomainName: !GetAtt Things.DomainName, OriginAccessControlId: !GetAtt Access.Id}]}}}
+  Access: {Type: AWS::CloudFront::OriginAccessControl, Properties: {OriginAccessControlConfig: {Name: a}}}
+  Cache: {Type: AWS::CloudFront::CachePolicy, Properties: {CachePolicyConfig: {Name: c}}}
+  Headers: {Type: AWS::CloudFront::ResponseHeadersPolicy, Properties: {ResponseHeadersPolicyConfig: {Name: !GetAtt Cache.Id}}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the buckets", got.Buckets, []template.Bucket{
+		{LogicalID: "Things", Name: "s-things", ARN: "arn:aws:s3:::s-things"},
+		{LogicalID: "Named", Name: "word-things", ARN: "arn:aws:s3:::word-things"},
+	})
+	equal(t, "the environment", got.Functions[0].Environment, map[string]string{
+		"A": "global", "B": "global", "BUCKET": "s-things", "ARN": "arn:aws:s3:::s-things", "HOST": "s-things.s3.us-east-1.amazonaws.com",
+		"CDN": "s-cdn.cloudfront.net", "ID": "s-Cdn", "CACHE": "s-Cache",
+	})
 }
 
 func authorizers(identity string) string {
@@ -352,6 +433,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(stack(authorizers("Identity: {ReauthorizeEvery: 0}")))
 	f.Add("Resources:\n  F: {Type: AWS::Serverless::Function, Properties: {Description: !Sub ['${a}', {a: !If [c, !Ref x, !GetAtt y.z]}]}}\n")
 	f.Add("Resources:\n  Q: {Type: AWS::SQS::Queue}\n  F: {Type: AWS::Serverless::Function, Properties: {Runtime: provided.al2023, Events: {E: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn}}, G: {Type: Schedule, Properties: {Schedule: rate(1 minute)}}}}}\n")
+	f.Add(stack(api + second + mapping("Second", "BasePath: a") + "  B: {Type: AWS::S3::Bucket}\n"))
 	f.Add("Conditions: {a: !And [!Equals [1, 2], !Or [!Condition a, {'Fn::Not': [x]}]]}\nResources: {}\n")
 	f.Add("Resources: {C: {Type: 'Custom::X', Properties: {ServiceToken: !Join ['', [a, !Ref 'AWS::NoValue']]}}}")
 	f.Fuzz(func(t *testing.T, text string) {

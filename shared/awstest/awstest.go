@@ -1,16 +1,19 @@
 // Package awstest gives a test the parts of AWS that MiniStack stands for, one for all tests of a test binary:
-// a key in KMS, and a queue.
+// a key in KMS, keys that sign, a queue and a bucket.
 package awstest
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cjj365.cc/bb/local/ministack"
 	"cjj365.cc/bb/local/template"
+	"cjj365.cc/bb/shared/bucket"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/work"
 )
@@ -46,7 +49,7 @@ func begin() (err error) {
 	}
 	for name, value := range map[string]string{
 		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_ENDPOINT_URL_KMS": server.URL, "AWS_ENDPOINT_URL_SQS": server.URL,
+		"AWS_ENDPOINT_URL_KMS": server.URL, "AWS_ENDPOINT_URL_SQS": server.URL, "AWS_ENDPOINT_URL_S3": server.URL,
 	} {
 		os.Setenv(name, value)
 	}
@@ -86,4 +89,32 @@ func Queue(t testing.TB) *work.Queue {
 		t.Fatal(err)
 	}
 	return q
+}
+
+// Bucket gives a bucket of its own to each who asks: ids begin anew in each test's tables, and are keys of objects.
+func Bucket(t testing.TB) *bucket.Bucket {
+	t.Helper()
+	started(t)
+	name := fmt.Sprintf("published-%d", buckets.Add(1))
+	if err := server.CreateBuckets(t.Context(), []template.Bucket{{LogicalID: name, Name: name}}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := bucket.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+var buckets atomic.Int64
+
+// Signing gives the maker of signing keys, of a stack named test.
+func Signing(t testing.TB) *kmskey.Signing {
+	t.Helper()
+	started(t)
+	s, err := kmskey.OpenSigning("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

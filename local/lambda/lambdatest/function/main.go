@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type event struct {
 	Headers     map[string]string `json:"headers"`
 	Query       map[string]string `json:"queryStringParameters"`
 	Body        string            `json:"body"`
+	Encoded     bool              `json:"isBase64Encoded"`
 	Records     []json.RawMessage `json:"Records"`
 	raw         json.RawMessage
 }
@@ -42,7 +44,13 @@ var behaviours = map[string]func(context.Context, event) (any, error){
 		return answer{200, map[string]string{"Content-Type": "application/json"}, string(e.raw)}, nil
 	},
 	// raw answers with the request's body as Lambda's answer.
-	"raw": func(_ context.Context, e event) (any, error) { return json.RawMessage(e.Body), nil },
+	"raw": func(_ context.Context, e event) (any, error) {
+		if !e.Encoded {
+			return json.RawMessage(e.Body), nil
+		}
+		body, err := base64.StdEncoding.DecodeString(e.Body)
+		return json.RawMessage(body), err
+	},
 	"environment": func(context.Context, event) (any, error) {
 		return answer{200, nil, strings.Join(os.Environ(), "\n")}, nil
 	},
