@@ -3,7 +3,7 @@
 # make bench  the table of ratios        make fuzz   each fuzz test for a while (FUZZTIME=1m)
 # make sam-test  e2e/scripts against AWS's own sam local, where a container engine is to be had
 
-FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser AcmeAccounts DnsProviders DnsProbe Certificates Issuer Renewals Webhooks Notices
+FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser AcmeAccounts DnsProviders DnsProbe Certificates Issuer Renewals Cas Acme Ocsp Pki Crls Webhooks Notices
 JARS      := .tools/dynamodb/.complete
 VENV      := .tools/venv/.complete
 MINISTACK := .tools/ministack/.complete
@@ -12,7 +12,7 @@ PEBBLE    := .tools/pebble/.complete
 FUZZTIME  ?= 20s
 SOURCES   := $(shell find authorizer functions shared -name '*.go' -not -name '*_test.go' -o -name '*.json' -path '*/openapi/*' -o -name '*.pem')
 
-.PHONY: run reset test sam-test lint bench fuzz build local knot openapi clean
+.PHONY: run reset test sam-test lint bench fuzz build local knot certbot openapi clean
 
 run: build local $(JARS) $(MINISTACK) $(PEBBLE) knot
 	@exec build/local
@@ -21,7 +21,7 @@ reset: local
 	@build/local reset
 
 # make test RACE=-race watches for data races. Without Python the test of e2e/deploy is skipped.
-test: $(JARS) $(MINISTACK) $(PEBBLE) $(VENV) knot
+test: $(JARS) $(MINISTACK) $(PEBBLE) $(VENV) knot certbot
 	@go tool gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
 
 # The scripts of e2e/ against sam local; says why where there is no container engine.
@@ -95,6 +95,16 @@ knot:
 	    || { echo 'bb: Knot DNS could not be installed; without a server for dynamic updates (apt install knot)' >&2; exit 0; }; \
 	  [ ! -d /run/systemd/system ] || systemctl disable -q --now knot; \
 	else echo 'bb: Knot DNS is not installed; without a server for dynamic updates (Debian: apt install knot)' >&2; fi
+
+# certbot, an ACME client for the tests of private CAs, on Debian where root asks; its timer is not wanted.
+certbot:
+	@command -v certbot >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo 'installing certbot'; \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends certbot; } >/dev/null 2>&1 \
+	    || { echo 'bb: certbot could not be installed; its tests are skipped (apt install certbot)' >&2; exit 0; }; \
+	  [ ! -d /run/systemd/system ] || systemctl disable -q --now certbot.timer; \
+	else echo 'bb: certbot is not installed; its tests are skipped (Debian: apt install certbot)' >&2; fi
 
 $(VENV): requirements.txt
 	@echo 'fetching the AWS SAM CLI and cfn-lint'

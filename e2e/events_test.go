@@ -48,7 +48,11 @@ func TestEventsAreAnswered(t *testing.T) {
 			if failed || reply.StatusCode != 404 || !strings.Contains(string(answer), "NOT_FOUND") {
 				t.Errorf("DnsProbe: %s", answer)
 			}
-		case "Issuer", "Renewals", "Notices": // there is nothing to do, and nobody to tell
+		case "Acme", "Pki": // there is no such CA
+			if failed || reply.StatusCode != 404 {
+				t.Errorf("%s: %s", f.LogicalID, answer)
+			}
+		case "Issuer", "Renewals", "Notices", "Crls": // there is nothing to do, and nobody to tell
 			if failed || string(answer) != "null" {
 				t.Errorf("%s: %s", f.LogicalID, answer)
 			}

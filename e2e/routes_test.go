@@ -81,6 +81,7 @@ func (s *stack) things(t *testing.T, owner string) objects {
 	have["webhook_id"], have["delivery_id"] = made("webhooks", `{"name":"victim","url":"http://127.0.0.1:9/","enabled":false}`), 1
 	have["webhook_id"] = made("webhooks", `{"name":"victim","url":"https://hooks.example.org/victim"}`)
 	have["delivery_id"] = 1
+	have["ca_id"], have["serial"] = made("cas", `{"name":"victim"}`), 12
 	return have
 }
 
@@ -134,7 +135,8 @@ func TestWhoMayCallWhat(t *testing.T) {
 		}
 		body := ""
 		if r.RequestBody != nil {
-			body = `{"name":"x","permissions":[],"domain":"stranger.test","provider":"pebble","url":"http://127.0.0.1:9/","enabled":false}`
+			body = `{"name":"x","permissions":[],"domain":"stranger.test","provider":"pebble","url":"http://127.0.0.1:9/","enabled":false,
+				"certificate_pem":"x","private_key_pem":"x","private_key_password":"x"}`
 		}
 		for _, tc := range []struct {
 			who        string
@@ -176,7 +178,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 			}
 		}
 	}
-	for list, object := range map[string]string{"apikeys": "apikey_id", "acme-accounts": "account_id", "dns-providers": "provider_id", "certificates": "certificate_id", "webhooks": "webhook_id"} {
+	for list, object := range map[string]string{"apikeys": "apikey_id", "acme-accounts": "account_id", "dns-providers": "provider_id", "certificates": "certificate_id", "webhooks": "webhook_id", "cas": "ca_id"} {
 		if r := shared.mustCall(t, "GET", fmt.Sprintf("/apiv1/users/1/%s/%d", list, victims[object]), "", owner); r.Status != http.StatusOK {
 			t.Errorf("what strangers asked for of %s: %d", list, r.Status)
 		}
@@ -209,7 +211,7 @@ func (s *stack) stranger(t *testing.T) string {
 // refusal in the envelope, never 5xx, and never repeats a stack trace.
 func TestHostileInputIsAnsweredInTheEnvelope(t *testing.T) {
 	owner := shared.login(t)
-	nothing := objects{"apikey_id": 999999, "account_id": 999999, "provider_id": 999999, "certificate_id": 999999, "webhook_id": 999999, "delivery_id": 999999}
+	nothing := objects{"apikey_id": 999999, "account_id": 999999, "provider_id": 999999, "certificate_id": 999999, "webhook_id": 999999, "delivery_id": 999999, "ca_id": 999999, "serial": 99}
 	bodies := []string{
 		``, `{`, `null`, `[]`, `7`, `"x"`, `{"name":null}`, `{"name":[],"permissions":{}}`, `{"action":{}}`, `{"refresh_token":null}`,
 		strings.Repeat(`{"a":`, 5000), `{"name":"` + strings.Repeat("x", 70000) + `"}`, "\xff\xfe\x00", `{"name":"\ud800","permissions":[]}`,

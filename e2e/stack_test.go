@@ -29,12 +29,16 @@ type stack struct {
 	Email    string `json:"email"`
 	Password string `json:"password"`
 	PID      int    `json:"pid"`
-	Gateway  string `json:"gateway"` // empty for local/gateway
-	Invoke   string `json:"invoke"`  // Lambda's Invoke API
+	Gateway  string `json:"gateway"`  // empty for local/gateway
+	Invoke   string `json:"invoke"`   // Lambda's Invoke API
+	Services string `json:"services"` // MiniStack
 
 	FirstUser struct{ User, ACMEAccount, DNSProvider int64 }
-	ACME      struct{ Directory, Management, Root string }
-	DNS       struct {
+	ACME      struct {
+		Directory, Management, Root, ServerRoot string
+		HTTP01                                  int
+	}
+	DNS struct {
 		Challtestsrv string
 		HTTPReq      struct{ URL, User, Password string }
 		Knot         *struct{ Address string } // nil where it is not installed

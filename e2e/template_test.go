@@ -87,9 +87,11 @@ func TestEachFunctionHasARoleOfItsOwnWithoutWildcards(t *testing.T) {
 					}
 				}
 				for _, resource := range strs(at(s, "Resource")) {
-					// X-Ray has no resources to name.
-					if resource == "*" && !slices.Equal(strs(at(s, "Action")), []string{"xray:PutTraceSegments", "xray:PutTelemetryRecords"}) {
-						t.Errorf("%s allows %v on everything", name, at(s, "Action"))
+					// X-Ray has no resources to name, and a key that is not made yet has none: its tag is a condition.
+					actions := strs(at(s, "Action"))
+					makesKeys := slices.Equal(actions, []string{"kms:CreateKey", "kms:TagResource"}) && at(s, "Condition", "StringEquals", "aws:RequestTag/bb") != nil
+					if resource == "*" && !makesKeys && !slices.Equal(actions, []string{"xray:PutTraceSegments", "xray:PutTelemetryRecords"}) {
+						t.Errorf("%s allows %v on everything", name, actions)
 					}
 				}
 			}

@@ -46,7 +46,7 @@ func (c *cloud) parameters(t *testing.T) []string {
 		"Stage=" + stage, "Arch=" + map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH],
 		"MailFrom=bb@example.org", "FirstUserEmail=" + email, "FirstUserPassword=" + password,
 		"DomainName=" + domain, "DomainCertificateArn=" + certificate, "HostedZoneId=" + strings.TrimPrefix(zone, "/hostedzone/"),
-		"FirewallRate=1000", "DeletionProtection=false",
+		"FirewallRate=1000", "PkiHttp=true", "DeletionProtection=false",
 	}
 }
 
@@ -67,7 +67,7 @@ func TestDeployment(t *testing.T) {
 	c.checkServices(t, first)
 	c.checkOutputs(t, first, outputs)
 
-	a := api{url: c.url + "/_aws/execute-api/" + c.apiID(t) + "/" + stage}
+	a := api{url: c.url + "/_aws/execute-api/" + c.apiID(t, stack) + "/" + stage}
 	a.expect(t, 200, `{"data":{"status":"ok"}}`, "GET", "/health", "")
 	a.expect(t, 404, `"code":4001`, "GET", "/no/such/path", "")
 	refused := a.expect(t, 401, `"what":"invalid token"`, "GET", "/apiv1/me", "")
@@ -84,6 +84,11 @@ func TestDeployment(t *testing.T) {
 	a.expect(t, 403, `"required":"certs.write"`, "POST", keys, `{"name":"more","permissions":["certs.write"]}`, bearer(deleted.Token))
 	a.expect(t, 204, "", "DELETE", fmt.Sprintf("%s/%d", keys, deleted.ID), "", session)
 	a.expect(t, 401, `"what":"invalid token"`, "GET", "/apiv1/me", "", bearer(deleted.Token))
+
+	// A private CA, whose ACME server is at the second API. MiniStack decodes no binary answers, such as the CRL.
+	a.expect(t, 201, `"status":"ACTIVE"`, "POST", "/apiv1/users/1/cas", `{"name":"root"}`, session)
+	pki := api{url: c.url + "/_aws/execute-api/" + c.apiID(t, stack+"-pki") + "/" + stage}
+	pki.expect(t, 200, `"newNonce":"https://`, "GET", "/1/acme/directory", "")
 
 	// Another release, of other code and with another value for a parameter.
 	second := c.release(t, "2", 7, parameters)
@@ -307,12 +312,17 @@ func (c *cloud) checkServices(t *testing.T, r *release) {
 			t.Errorf("%s: aws %s has %d of %d", kind.resource, kind.command, got, want)
 		}
 	}
-	id := c.apiID(t)
-	if got := c.count(t, "apigateway get-gateway-responses --rest-api-id "+id, "items[?!defaultResponse]"); got != len(r.Added) || got == 0 {
-		t.Errorf("%d gateway responses of %d", got, len(r.Added))
+	id := c.apiID(t, stack)
+	responses, routes := 0, 0
+	for _, one := range []string{id, c.apiID(t, stack+"-pki")} {
+		responses += c.count(t, "apigateway get-gateway-responses --rest-api-id "+one, "items[?!defaultResponse]")
+		routes += c.count(t, "apigateway get-resources --embed methods --rest-api-id "+one, "items[?resourceMethods.GET.methodIntegration.uri]")
 	}
-	if got := c.count(t, "apigateway get-resources --embed methods --rest-api-id "+id, "items[?resourceMethods.GET.methodIntegration.uri]"); got != r.Routes || got == 0 {
-		t.Errorf("%d routes of %d", got, r.Routes)
+	if responses != len(r.Added) || responses == 0 {
+		t.Errorf("%d gateway responses of %d", responses, len(r.Added))
+	}
+	if routes != r.Routes || routes == 0 {
+		t.Errorf("%d routes of %d", routes, r.Routes)
 	}
 	// A key that is deleted is refused at once only where the authorizer's answers are not kept.
 	if got := c.count(t, "apigateway get-authorizers --rest-api-id "+id, "items[?type=='REQUEST' && authorizerResultTtlInSeconds==`0`]"); got != 1 {
@@ -334,10 +344,10 @@ func (c *cloud) count(t *testing.T, command, list string) int {
 }
 
 // apiID is the id of the one API there is.
-func (c *cloud) apiID(t *testing.T) string {
+func (c *cloud) apiID(t *testing.T, name string) string {
 	t.Helper()
 	var ids []string
-	c.ask(t, &ids, "apigateway", "get-rest-apis", "--query", "items[].id")
+	c.ask(t, &ids, "apigateway", "get-rest-apis", "--query", "items[?name=='"+name+"'].id")
 	if len(ids) != 1 {
 		t.Fatalf("APIs: %v", ids)
 	}

@@ -79,7 +79,7 @@ func tryCloud(t *testing.T) *cloud {
 		"S3_DATA_DIR="+filepath.Join(folder, "s3"), "STATE_DIR="+filepath.Join(folder, "state"),
 		"IOT_MTLS_ENABLED=0", "SFTP_ENABLED=0", // these would listen on every address
 		// MiniStack hands its environment to the functions. They take the endpoint of a service, not the general one.
-		"AWS_ENDPOINT_URL_DYNAMODB="+url, "AWS_ENDPOINT_URL_SESV2="+url,
+		"AWS_ENDPOINT_URL_DYNAMODB="+url, "AWS_ENDPOINT_URL_SESV2="+url, "AWS_ENDPOINT_URL_KMS="+url, "AWS_ENDPOINT_URL_S3="+url,
 	)
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

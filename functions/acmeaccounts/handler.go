@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -83,6 +84,7 @@ type Account struct {
 	CA           int64   `json:"ca_id" doc:"0 for a public CA."`
 	Binding      string  `json:"eab_kid" doc:"Key id of the external account binding; empty for none."`
 	KeyType      string  `json:"key_type" doc:"Of certificates that name none."`
+	ValidSeconds int64   `json:"cert_valid_seconds" doc:"Lifetime of certificates of a private CA; 0 for its profile's."`
 	Registration string  `json:"registration" enum:"none,registered,failed"`
 	Failure      string  `json:"registration_error" doc:"Why the last registration failed; empty if it did not."`
 	Certificates int64   `json:"certificate_count"`
@@ -93,13 +95,16 @@ type Account struct {
 func show(a acmeaccount.Account) Account {
 	shown := Account{
 		ID: a.ID, User: a.User, Name: a.Name, Email: a.Email, Provider: a.Provider, Directory: a.Directory, CA: a.CA, Binding: a.EABKey, KeyType: a.KeyType,
-		Registration: "none", Failure: a.Failure, Certificates: a.Certificates, CreatedAt: a.CreatedAt.UnixMilli(), UpdatedAt: a.UpdatedAt.UnixMilli(),
+		Registration: "none", Failure: a.Failure, ValidSeconds: int64(a.Validity / time.Second), Certificates: a.Certificates, CreatedAt: a.CreatedAt.UnixMilli(), UpdatedAt: a.UpdatedAt.UnixMilli(),
 	}
 	if a.Failure != "" {
 		shown.Registration = "failed"
 	}
 	if a.URL != "" {
 		shown.URL, shown.Registration = &a.URL, "registered"
+	}
+	if a.CA != 0 { // there is nothing to register at
+		shown.Registration = "registered"
 	}
 	return shown
 }
@@ -135,20 +140,20 @@ func (h *handler) get(ctx context.Context, in *Path) (*response, error) {
 type AccountSettings struct {
 	Name         *string `json:"name,omitempty" minLength:"1" maxLength:"128"`
 	Email        *string `json:"email,omitempty" maxLength:"254" doc:"Contact that the CA is told; may be empty."`
-	Provider     string  `json:"provider,omitempty" maxLength:"64" doc:"letsencrypt, letsencrypt-staging, zerossl, google, or one that the operator has added."`
+	Provider     string  `json:"provider,omitempty" maxLength:"64" doc:"letsencrypt, letsencrypt-staging, zerossl, google, one that the operator has added, or SELF_CA with ca_id."`
 	KeyType      string  `json:"key_type,omitempty" maxLength:"32" doc:"Of certificates that name none: ecdsa-p256 (the default), ecdsa-p384, rsa-2048, rsa-3072, rsa-4096, ed25519."`
 	Algorithm    string  `json:"leaf_key_algorithm,omitempty" maxLength:"16" doc:"RSA or ECDSA: the same, in two fields."`
 	RSABits      int     `json:"leaf_rsa_bits,omitempty" minimum:"0" maximum:"4096"`
 	Curve        *string `json:"leaf_ec_curve,omitempty" nullable:"true" maxLength:"16" doc:"prime256v1 or secp384r1."`
-	ValidSeconds int64   `json:"cert_valid_seconds,omitempty" minimum:"0" doc:"Lifetime of certificates of a private CA."`
+	ValidSeconds int64   `json:"cert_valid_seconds,omitempty" minimum:"0" maximum:"3153600000" doc:"Lifetime of certificates of a private CA; its profile's, if absent."`
 }
 
 type newAccount struct {
 	AccountSettings
-	Directory  string `json:"directory_url,omitempty" maxLength:"512" doc:"In place of provider: a directory that the operator allows."`
-	CA         int64  `json:"ca_id,omitempty" minimum:"0" doc:"A private CA; 0 or absent for a public one."`
-	BindingKey string `json:"eab_kid,omitempty" maxLength:"256" doc:"Key id of the external account binding, from the CA (RFC 8555 §7.3.4)."`
-	BindingMAC string `json:"eab_hmac_key,omitempty" maxLength:"512" doc:"Its HMAC key, base64url. Kept encrypted, never shown."`
+	Directory  string  `json:"directory_url,omitempty" maxLength:"512" doc:"In place of provider: a directory that the operator allows."`
+	CA         wire.ID `json:"ca_id,omitempty" nullable:"true" doc:"A private CA of yours; 0 or absent for a public one."`
+	BindingKey string  `json:"eab_kid,omitempty" maxLength:"256" doc:"Key id of the external account binding, from the CA (RFC 8555 §7.3.4)."`
+	BindingMAC string  `json:"eab_hmac_key,omitempty" maxLength:"512" doc:"Its HMAC key, base64url. Kept encrypted, never shown."`
 }
 
 type createRequest struct {
@@ -170,7 +175,10 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*idempotency.A
 	if err != nil {
 		return nil, err
 	}
-	a.Provider, a.Directory = provider.Name, provider.Directory
+	a.Provider, a.Directory, a.CA = provider.Name, provider.Directory, int64(in.Body.CA)
+	if strings.EqualFold(a.Provider, acmeaccount.SelfCA) {
+		a.Provider = acmeaccount.SelfCA
+	}
 	mac, err := binding(in.Body, provider)
 	if err != nil {
 		return nil, err
@@ -198,6 +206,9 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*idempotency.A
 
 // keep makes the account's key and seals it and the key of the binding.
 func (h *handler) keep(ctx context.Context, a *acmeaccount.Account, bindingKey string, mac []byte) error {
+	if a.CA != 0 { // nobody asks for it
+		return nil
+	}
 	key, err := acme.NewKey()
 	if err != nil {
 		return err
@@ -218,8 +229,11 @@ func (h *handler) keep(ctx context.Context, a *acmeaccount.Account, bindingKey s
 }
 
 func (h *handler) provider(b newAccount) (acmeaccount.Provider, error) {
-	if b.CA > 0 {
-		return acmeaccount.Provider{}, problem.NotFound.New("There is no CA %d.", b.CA)
+	if b.CA > 0 { // whatever the provider: clients say letsencrypt and mean the CA (contract §8)
+		if _, known := h.providers.Find(b.Provider); b.Provider != "" && !known && !strings.EqualFold(b.Provider, acmeaccount.SelfCA) {
+			return acmeaccount.Provider{}, problem.InvalidArgument.New("provider: an account of a private CA has SELF_CA.").With("field", "provider")
+		}
+		return acmeaccount.Provider{Name: cmp.Or(strings.ToLower(b.Provider), acmeaccount.SelfCA)}, nil
 	}
 	if b.Directory != "" {
 		p, ok := h.providers.At(b.Directory)
@@ -246,6 +260,9 @@ func (h *handler) provider(b newAccount) (acmeaccount.Provider, error) {
 
 // binding checks the external account binding against what the provider needs.
 func binding(b newAccount, p acmeaccount.Provider) ([]byte, error) {
+	if b.CA > 0 && b.BindingKey+b.BindingMAC != "" {
+		return nil, problem.InvalidArgument.New("eab_kid: an account of a private CA of yours is bound by being yours.").With("field", "eab_kid")
+	}
 	if b.BindingKey == "" && b.BindingMAC == "" {
 		if p.Binding {
 			return nil, problem.MissingField.New("eab_kid, eab_hmac_key: %s binds accounts to one of its own; its site shows both.", p.Title).With("field", "eab_kid")
@@ -290,6 +307,9 @@ func (s AccountSettings) apply(a *acmeaccount.Account) error {
 		}
 		a.KeyType = t.String()
 	}
+	if s.ValidSeconds > 0 {
+		a.Validity = time.Duration(s.ValidSeconds) * time.Second
+	}
 	return nil
 }
 
@@ -324,7 +344,8 @@ func (h *handler) update(ctx context.Context, in *updateRequest) (*response, err
 		return nil, missing(err, in.ID)
 	}
 	if in.Body.Provider != "" {
-		if p, ok := h.providers.Find(in.Body.Provider); !ok || p.Directory != a.Directory {
+		p, ok := h.providers.Find(in.Body.Provider)
+		if same := strings.EqualFold(in.Body.Provider, a.Provider) || a.CA != 0 && strings.EqualFold(in.Body.Provider, acmeaccount.SelfCA); !same && (!ok || p.Directory != a.Directory) {
 			return nil, problem.InvalidArgument.New("provider: an account stays at its CA. Make another account.").With("field", "provider")
 		}
 	}
@@ -385,7 +406,7 @@ func (h *handler) register(ctx context.Context, in *Path) (*response, error) {
 	if err != nil {
 		return nil, missing(err, in.ID)
 	}
-	if a.URL != "" {
+	if a.URL != "" || a.CA != 0 {
 		return answer(a), nil
 	}
 	by, err := acmekey.Open(ctx, h.keys, a)

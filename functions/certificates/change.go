@@ -11,8 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/acmekey"
+	"cjj365.cc/bb/shared/ca"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/certificate/record"
 	"cjj365.cc/bb/shared/idempotency"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/problem"
@@ -70,7 +73,7 @@ func (h *handler) update(ctx context.Context, in *updateRequest) (*response, err
 		return nil, changed(err)
 	}
 	h.audit(ctx, "changed", after)
-	return answer(after, show(after, h.now())), nil
+	return answer(after, record.Of(after, h.now())), nil
 }
 
 // autoRenew turns renewal on or off.
@@ -106,8 +109,11 @@ func changed(err error) error {
 	return err
 }
 
-// verify looks whether each name's challenges are delegated (contract §7.5).
+// verify looks whether each name's challenges are delegated (contract §7.5). A private CA asks for none.
 func (h *handler) verify(ctx context.Context, c certificate.Certificate) error {
+	if c.CA != 0 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	failed := make([]error, len(c.Names))
@@ -148,23 +154,34 @@ type issueRequest struct {
 	Path
 	idempotency.Header
 	Body *struct {
-		ValiditySeconds int64 `json:"validity_seconds,omitempty" minimum:"0" doc:"For private CAs; a public CA decides itself."`
+		ValiditySeconds int64 `json:"validity_seconds,omitempty" minimum:"0" maximum:"3153600000" doc:"For private CAs; a public CA decides itself."`
 	} `required:"false"`
 }
 
-// issueResponse is idempotency.Answer without a body.
+// issueResponse is the certificate that a private CA issued, or nothing while a public one is at it.
 type issueResponse struct {
-	Replayed string `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
+	Status   int
+	Replayed string                  `header:"Idempotency-Replayed" doc:"true if this is the answer of an earlier request."`
+	Body     *wire.Data[Certificate] `doc:"Of a private CA only."`
 }
 
 func (h *handler) issue(ctx context.Context, in *issueRequest) (*issueResponse, error) {
-	answer, err := idempotency.Do(ctx, h.store, &in.Header, "issue-certificate", in.ID, h.now(),
+	validity := time.Duration(0)
+	if in.Body != nil {
+		validity = time.Duration(in.Body.ValiditySeconds) * time.Second
+	}
+	type request struct{ ID, Validity int64 }
+	var asked any = in.ID
+	if validity != 0 {
+		asked = request{in.ID, int64(validity)}
+	}
+	answer, err := idempotency.Do(ctx, h.store, &in.Header, "issue-certificate", asked, h.now(),
 		func(seal func(struct{}) (*store.Idempotency, error)) (struct{}, error) {
 			once, err := seal(struct{}{})
 			if err != nil {
 				return struct{}{}, err
 			}
-			return struct{}{}, h.openIssue(ctx, in.User, in.ID, once)
+			return struct{}{}, h.openIssue(ctx, in.User, in.ID, validity, once)
 		})
 	if errors.Is(err, store.ErrConflict) {
 		if c, err := h.store.Certificate(ctx, in.User, in.ID); err == nil && c.Issuing > 0 {
@@ -174,15 +191,26 @@ func (h *handler) issue(ctx context.Context, in *issueRequest) (*issueResponse, 
 	if err != nil {
 		return nil, changed(err)
 	}
-	return &issueResponse{answer.Replayed}, nil
+	c, err := h.store.Certificate(ctx, in.User, in.ID)
+	if err != nil {
+		return nil, missing(err, in.ID)
+	}
+	if c.CA == 0 {
+		return &issueResponse{Status: 204, Replayed: answer.Replayed}, nil
+	}
+	shown, err := h.issuePrivate(ctx, in.User, in.ID, answer.Replayed != "")
+	if err != nil {
+		return nil, err
+	}
+	return &issueResponse{200, answer.Replayed, &wire.Data[Certificate]{Data: shown}}, nil
 }
 
-func (h *handler) openIssue(ctx context.Context, user, id int64, once *store.Idempotency) error {
+func (h *handler) openIssue(ctx context.Context, user, id int64, validity time.Duration, once *store.Idempotency) error {
 	c, err := h.store.Certificate(ctx, user, id)
 	if err != nil {
 		return missing(err, id)
 	}
-	if c.DNSProvider == 0 {
+	if c.DNSProvider == 0 && c.CA == 0 {
 		return problem.MissingField.New("The certificate names no DNS provider that proves control of the names. PUT dns_provider_id first.").With("field", "dns_provider_id")
 	}
 	if c.Issuing > 0 {
@@ -201,6 +229,14 @@ func (h *handler) openIssue(ctx context.Context, user, id int64, once *store.Ide
 	}
 	after := c
 	after.UpdatedAt = now
+	if c.CA != 0 {
+		if validity != 0 {
+			after.Validity = validity
+		}
+		if err := h.cas.Look(ctx, after); err != nil {
+			return err
+		}
+	}
 	if err := h.store.Count(ctx, orders(user), orderLimit, now); err != nil {
 		return err
 	}
@@ -209,7 +245,9 @@ func (h *handler) openIssue(ctx context.Context, user, id int64, once *store.Ide
 		return err
 	}
 	h.audit(ctx, "issue opened", after)
-	h.send(ctx, after)
+	if c.CA == 0 {
+		h.send(ctx, after)
+	}
 	return nil
 }
 
@@ -228,16 +266,16 @@ type issuesRequest struct {
 
 // Issue is one attempt as the API shows it (contract §7.8). Times are epoch seconds.
 type Issue struct {
-	ID          int64         `json:"id"`
-	Certificate int64         `json:"cert_record_id"`
-	Number      int64         `json:"issue_attempt_number"`
-	Status      string        `json:"status" enum:"PROCESSING,SUCCESS,FAILED"`
-	Order       string        `json:"acme_order_id" doc:"Its URL at the CA."`
-	Serial      string        `json:"serial_number"`
-	StartedAt   int64         `json:"started_at"`
-	CompletedAt int64         `json:"completed_at" doc:"0 while open."`
-	Message     string        `json:"error_message"`
-	Failure     *IssueFailure `json:"error,omitempty"`
+	ID          int64                `json:"id"`
+	Certificate int64                `json:"cert_record_id"`
+	Number      int64                `json:"issue_attempt_number"`
+	Status      string               `json:"status" enum:"PROCESSING,SUCCESS,FAILED"`
+	Order       string               `json:"acme_order_id" doc:"Its URL at the CA."`
+	Serial      string               `json:"serial_number"`
+	StartedAt   int64                `json:"started_at"`
+	CompletedAt int64                `json:"completed_at" doc:"0 while open."`
+	Message     string               `json:"error_message"`
+	Failure     *record.IssueFailure `json:"error,omitempty"`
 }
 
 type issuesResponse struct{ Body wire.List[Issue] }
@@ -259,7 +297,7 @@ func (h *handler) issues(ctx context.Context, in *issuesRequest) (*issuesRespons
 	return &issuesResponse{wire.Page(issues, in.Paging, func(i certificate.Issue) Issue {
 		return Issue{
 			ID: i.ID, Certificate: i.Certificate, Number: i.Number, Status: string(i.State), Order: i.Order, Serial: i.Serial,
-			StartedAt: seconds(i.StartedAt), CompletedAt: seconds(i.CompletedAt), Message: i.Failure.What, Failure: showFailure(i.Failure),
+			StartedAt: record.Seconds(i.StartedAt), CompletedAt: record.Seconds(i.CompletedAt), Message: i.Failure.What, Failure: record.FailureOf(i.Failure),
 		}
 	})}, nil
 }
@@ -297,7 +335,12 @@ func (h *handler) revoke(ctx context.Context, in *revokeRequest) (*response, err
 		if err != nil {
 			return nil, err
 		}
-		if err := h.revokeAtCA(ctx, c, leaf, reason); err != nil {
+		if c.CA != 0 {
+			err = h.revokePrivate(ctx, c, leaf, reason)
+		} else {
+			err = h.revokeAtCA(ctx, c, leaf, reason)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if c, err = h.noteRevoked(ctx, c, reason); err != nil {
@@ -305,7 +348,7 @@ func (h *handler) revoke(ctx context.Context, in *revokeRequest) (*response, err
 		}
 		h.audit(ctx, "revoked", c, slog.String("serial", c.Current.Serial), slog.Int("reason", reason))
 	}
-	return answer(c, show(c, h.now())), nil
+	return answer(c, record.Of(c, h.now())), nil
 }
 
 var errNotIssued = problem.NotIssued.New("The certificate has not been issued yet.")
@@ -323,6 +366,32 @@ func (h *handler) leaf(ctx context.Context, c certificate.Certificate) (*x509.Ce
 		return nil, err
 	}
 	return chain[0], nil
+}
+
+// revokePrivate revokes in the ledger of the private CA that signed the certificate: the certificate's own, or the one
+// that took its place. It may be repeated.
+func (h *handler) revokePrivate(ctx context.Context, c certificate.Certificate, leaf *x509.Certificate, reason int) error {
+	caller, _ := access.FromContext(ctx)
+	for id, hops := c.CA, 0; hops < 10; hops++ {
+		e, err := h.store.Entry(ctx, id, ca.SerialText(leaf.SerialNumber))
+		if err == nil {
+			err = h.signer.Revoke(ctx, c.User, e, reason, caller.Principal())
+			if errors.Is(err, store.ErrConflict) { // revoked already
+				return nil
+			}
+			if !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		signed, err := h.store.CA(ctx, c.User, id)
+		if err != nil || signed.Next == 0 {
+			break
+		}
+		id = signed.Next
+	}
+	return problem.Conflict.New("The CA that signed the certificate is gone, and with it what it revoked.")
 }
 
 // revokeAtCA revokes at the CA. It may be repeated: what is revoked already is no error.

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/acmeaccount"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/certificate/record"
 	"cjj365.cc/bb/shared/idempotency"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/problem"
@@ -25,10 +27,10 @@ type newCertificate struct {
 	Names        []string `json:"sans,omitempty" maxItems:"200" doc:"More names; a certificate has 100 at most."`
 	ACMEAccount  wire.ID  `json:"acme_account_id,omitempty" doc:"Issues at once."`
 	Account      wire.ID  `json:"acct_id,omitempty" doc:"Issues by a POST to the certificate's issues."`
-	DNSProvider  wire.ID  `json:"dns_provider_id,omitempty" doc:"That proves control of the names."`
+	DNSProvider  wire.ID  `json:"dns_provider_id,omitempty" doc:"That proves control of the names. A private CA needs none."`
 	KeyType      string   `json:"key_type,omitempty" maxLength:"32" doc:"ecdsa (P-256), rsa (2048), ecdsa-p384, rsa-3072, rsa-4096, ed25519; the account's if absent."`
 	CSR          string   `json:"csr,omitempty" maxLength:"65536" doc:"Certification request (PEM, or base64 of DER), if you keep the key."`
-	Profile      string   `json:"profile,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._-]*$" doc:"ACME profile, such as shortlived."`
+	Profile      string   `json:"profile,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._-]*$" doc:"ACME profile, such as shortlived, or profile of the private CA, such as server."`
 	AutoRenew    *bool    `json:"auto_renew,omitempty" doc:"true if absent."`
 	Policy       string   `json:"key_dist_policy,omitempty" maxLength:"32" doc:"HYBRID (if absent), MASTER_ONLY or DEVICE_REQUIRED."`
 	Export       *bool    `json:"server_decrypt_export,omitempty" doc:"May the key be exported? If absent true with acme_account_id, false with acct_id."`
@@ -66,24 +68,36 @@ func (h *handler) createAtAccount(ctx context.Context, in *createAtAccountReques
 
 func (h *handler) create(ctx context.Context, in *CreateRequest) (*idempotency.Answer[Certificate], error) {
 	now := h.now()
-	c, csr, err := in.Body.certificate(in.User, now)
+	at, atOnce, err := in.Body.account()
 	if err != nil {
 		return nil, err
 	}
-	atOnce := in.Body.ACMEAccount != 0
-	account, err := h.account(ctx, c.User, c.Account)
+	account, err := h.account(ctx, in.User, at)
 	if err != nil {
 		return nil, err
+	}
+	c, csr, err := in.Body.certificate(account, now)
+	if err != nil {
+		return nil, err
+	}
+	c.Export = atOnce
+	if in.Body.Export != nil {
+		c.Export = *in.Body.Export
+	}
+	if c.CA != 0 {
+		if err := h.cas.Look(ctx, c); err != nil {
+			return nil, err
+		}
 	}
 	if c.KeyType == "" && !c.CallersKey {
 		if c.KeyType = account.KeyType; c.KeyType == "" {
 			c.KeyType = string(pki.ECDSAP256)
 		}
 	}
-	if c.DNSProvider == 0 && atOnce {
+	if c.DNSProvider == 0 && atOnce && c.CA == 0 {
 		return nil, problem.MissingField.New("dns_provider_id: name the DNS provider that proves control of the names.").With("field", "dns_provider_id")
 	}
-	return idempotency.Do(ctx, h.store, &in.Header, "create-certificate", in.Body, now,
+	made, err := idempotency.Do(ctx, h.store, &in.Header, "create-certificate", in.Body, now,
 		func(seal func(Certificate) (*store.Idempotency, error)) (Certificate, error) {
 			var err error
 			if c.ID, err = h.store.NextCertificateID(ctx); err != nil {
@@ -100,7 +114,7 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*idempotency.A
 				}
 				expected.Issues, expected.Issuing = 1, 1
 			}
-			answer := show(expected, now)
+			answer := record.Of(expected, now)
 			once, err := seal(answer)
 			if err != nil {
 				return Certificate{}, err
@@ -109,11 +123,32 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*idempotency.A
 				return Certificate{}, taken(err, c)
 			}
 			h.audit(ctx, "created", c, slog.String("domain", c.Domain()))
-			if atOnce {
+			if atOnce && c.CA == 0 {
 				h.send(ctx, c)
 			}
 			return answer, nil
 		})
+	if err != nil || !atOnce || c.CA == 0 {
+		return made, err
+	}
+	// The certificate and its open issue are stored. A crash from here on leaves them to the issuer.
+	made.Body.Data, err = h.issuePrivate(ctx, c.User, made.Body.Data.ID, made.Replayed != "")
+	return made, err
+}
+
+// issuePrivate has a private CA finish an issue that was opened, while the caller waits. Of a request that is
+// repeated, it shows what came of the first.
+func (h *handler) issuePrivate(ctx context.Context, user, id int64, replayed bool) (Certificate, error) {
+	if !replayed {
+		caller, _ := access.FromContext(ctx)
+		if c, _, err := h.cas.Issue(ctx, id, caller.Principal()); err == nil {
+			return record.Of(c, h.now()), nil
+		} else if !errors.Is(err, store.ErrConflict) { // the issuer has it
+			return Certificate{}, missing(err, id)
+		}
+	}
+	_, shown, err := h.read(ctx, user, id)
+	return shown, err
 }
 
 func taken(err error, c certificate.Certificate) error {
@@ -123,23 +158,30 @@ func taken(err error, c certificate.Certificate) error {
 	return err
 }
 
-// certificate checks what is asked for. csr is the request (PKCS#10, DER) of a caller who keeps the key.
-func (b newCertificate) certificate(user int64, now time.Time) (c certificate.Certificate, csr []byte, err error) {
+// account is the account that a request names, and whether it is in the dialect that issues at once.
+func (b newCertificate) account() (id int64, atOnce bool, err error) {
 	if b.Action != "" && b.Action != "create" {
-		return c, nil, problem.InvalidArgument.New("action: this path only knows create.").With("field", "action")
-	}
-	atOnce := b.ACMEAccount != 0
-	c = certificate.Certificate{
-		User: user, Account: int64(b.Account), DNSProvider: int64(b.DNSProvider), Profile: b.Profile, AutoRenew: true, Policy: certificate.Hybrid,
-		Export: atOnce, CreatedAt: now, UpdatedAt: now, Revision: 1,
+		return 0, false, problem.InvalidArgument.New("action: this path only knows create.").With("field", "action")
 	}
 	switch {
-	case atOnce && b.Account != 0 && b.Account != b.ACMEAccount:
-		return c, nil, problem.InvalidArgument.New("acme_account_id and acct_id name two accounts.").With("field", "acct_id")
-	case atOnce:
-		c.Account = int64(b.ACMEAccount)
-	case b.Account == 0:
-		return c, nil, problem.MissingField.New("acme_account_id: name the account at the CA.").With("field", "acme_account_id")
+	case b.ACMEAccount != 0 && b.Account != 0 && b.Account != b.ACMEAccount:
+		return 0, false, problem.InvalidArgument.New("acme_account_id and acct_id name two accounts.").With("field", "acct_id")
+	case b.ACMEAccount != 0:
+		return int64(b.ACMEAccount), true, nil
+	case b.Account != 0:
+		return int64(b.Account), false, nil
+	}
+	return 0, false, problem.MissingField.New("acme_account_id: name the account at the CA.").With("field", "acme_account_id")
+}
+
+// certificate checks what is asked for at an account. csr is the request (PKCS#10, DER) of a caller who keeps the key.
+func (b newCertificate) certificate(a acmeaccount.Account, now time.Time) (c certificate.Certificate, csr []byte, err error) {
+	c = certificate.Certificate{
+		User: a.User, Account: a.ID, CA: a.CA, Validity: a.Validity, DNSProvider: int64(b.DNSProvider), Profile: b.Profile, AutoRenew: true, Policy: certificate.Hybrid,
+		CreatedAt: now, UpdatedAt: now, Revision: 1,
+	}
+	if c.CA != 0 {
+		c.DNSProvider = 0 // nobody has to be convinced
 	}
 	if b.Domain != "" && b.DomainName != "" && !strings.EqualFold(b.Domain, b.DomainName) {
 		return c, nil, problem.InvalidArgument.New("domain and domain_name differ.").With("field", "domain")
@@ -150,14 +192,13 @@ func (b newCertificate) certificate(user int64, now time.Time) (c certificate.Ce
 	if csr, err = b.names(&c); err != nil {
 		return c, nil, err
 	}
-	if err := pki.CheckCovered(c.Names); err != nil {
-		return c, nil, err
+	if c.CA == 0 {
+		if err := pki.CheckCovered(c.Names); err != nil {
+			return c, nil, err
+		}
 	}
 	if b.AutoRenew != nil {
 		c.AutoRenew = *b.AutoRenew
-	}
-	if b.Export != nil {
-		c.Export = *b.Export
 	}
 	if b.Policy != "" {
 		var ok bool
@@ -178,7 +219,7 @@ func (b newCertificate) names(c *certificate.Certificate) (csr []byte, err error
 		if b.Domain == "" && len(b.Names) == 0 {
 			return nil, problem.MissingField.New("domain: name what the certificate is for.").With("field", "domain")
 		}
-		if c.Names, err = pki.Public.Names(b.Domain, b.Names); err != nil {
+		if c.Names, err = rules(*c).Names(b.Domain, b.Names); err != nil {
 			return nil, err
 		}
 	}
@@ -195,7 +236,7 @@ func (b newCertificate) names(c *certificate.Certificate) (csr []byte, err error
 	if b.KeyType != "" {
 		return nil, problem.InvalidArgument.New("key_type goes with a key that is made here; a csr has one.").With("field", "key_type")
 	}
-	request, err := pki.Public.ParseRequest(b.CSR)
+	request, err := rules(*c).ParseRequest(b.CSR)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +249,14 @@ func (b newCertificate) names(c *certificate.Certificate) (csr []byte, err error
 		return nil, problem.InvalidArgument.New("csr: its names are not those of domain and sans.").With("field", "csr")
 	}
 	return request.DER, nil
+}
+
+// rules are which names a certificate may have.
+func rules(c certificate.Certificate) pki.Rules {
+	if c.CA != 0 {
+		return pki.Private
+	}
+	return pki.Public
 }
 
 // account reads the account that a certificate is to be issued by.

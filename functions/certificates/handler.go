@@ -10,7 +10,10 @@ import (
 
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/caorder"
+	"cjj365.cc/bb/shared/casigner"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/certificate/record"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/pki/export"
 	"cjj365.cc/bb/shared/problem"
@@ -24,6 +27,8 @@ type handler struct {
 	keys     *kmskey.Key
 	queue    *work.Queue
 	ca       *acme.Clients
+	cas      *caorder.Worker  // private CAs
+	signer   *casigner.Signer // theirs
 	resolver *net.Resolver
 	log      *slog.Logger
 	now      func() time.Time
@@ -42,7 +47,7 @@ func (h *handler) routes() *wire.API {
 	}, h.list)
 	wire.Register(a, wire.Operation{
 		Method: "POST", Path: certificates, ID: "create-certificate", Rule: rule(access.Write, ""), Status: 201,
-		Summary: "Create a certificate", Description: "With acme_account_id it is issued at once; with acct_id by a POST to its issues. Progress: GET with ?wait=20.",
+		Summary: "Create a certificate", Description: "With acme_account_id it is issued at once, by a private CA before the answer; with acct_id by a POST to its issues. Progress: GET with ?wait=20.",
 	}, h.create)
 	wire.Register(a, wire.Operation{
 		Method: "GET", Path: one, ID: "get-certificate", Rule: rule(access.Read, "certificate_id"),
@@ -66,8 +71,9 @@ func (h *handler) routes() *wire.API {
 		Summary: "List a certificate's issues", Description: "The same as issues.",
 	}, h.issues)
 	wire.Register(a, wire.Operation{
-		Method: "POST", Path: one + "/issues", ID: "issue-certificate", Rule: rule(access.Write, "certificate_id"), Status: 204,
-		Summary: "Issue or renew a certificate", Description: "With a new key. The work goes on in the background; what is in place stays until it is done.",
+		Method: "POST", Path: one + "/issues", ID: "issue-certificate", Rule: rule(access.Write, "certificate_id"),
+		Summary: "Issue or renew a certificate", Description: "With a new key. A private CA has issued when the answer comes. At a public CA the work goes on in the background (204), and what is in place stays until it is done.",
+		NoContent: true,
 	}, h.issue)
 	wire.Register(a, wire.Operation{
 		Method: "GET", Path: one + "/export", ID: "export-certificate", Rule: rule(access.Read, "certificate_id"),
@@ -116,7 +122,7 @@ func (h *handler) list(ctx context.Context, in *ListRequest) (*listResponse, err
 func (h *handler) page(page []certificate.Certificate, total int, p wire.Paging) *listResponse {
 	all := make([]Certificate, len(page))
 	for i, c := range page {
-		all[i] = show(c, h.now())
+		all[i] = record.Of(c, h.now())
 	}
 	return &listResponse{wire.List[Certificate]{Data: all, Meta: wire.Meta{Total: total, Offset: p.Offset, Limit: p.Limit}}}
 }
@@ -161,7 +167,7 @@ func (h *handler) get(ctx context.Context, in *getRequest) (*response, error) {
 		if first == nil {
 			first = &shown
 		}
-		if c.Issuing > 0 && shown.state() == first.state() && h.now().Before(until) && h.rest(ctx) {
+		if c.Issuing > 0 && state(shown) == state(*first) && h.now().Before(until) && h.rest(ctx) {
 			continue
 		}
 		if in.Detail == "most" {
@@ -196,7 +202,7 @@ func (h *handler) read(ctx context.Context, user, id int64) (certificate.Certifi
 		if err != nil {
 			return c, Certificate{}, missing(err, id)
 		}
-		shown := show(c, h.now())
+		shown := record.Of(c, h.now())
 		if c.Issuing == 0 {
 			return c, shown, nil
 		}
@@ -207,7 +213,7 @@ func (h *handler) read(ctx context.Context, user, id int64) (certificate.Certifi
 			continue // closed between the two reads: what was read of the certificate is over
 		}
 		if err == nil {
-			shown.Progress = progress(o)
+			shown.Progress = record.ProgressOf(o)
 		}
 		return c, shown, err
 	}

@@ -29,6 +29,9 @@ import (
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/acmeaccount"
 	"cjj365.cc/bb/shared/awstest"
+	"cjj365.cc/bb/shared/caorder"
+	"cjj365.cc/bb/shared/casigner"
+	"cjj365.cc/bb/shared/catest"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/dnsprovider"
 	"cjj365.cc/bb/shared/egress"
@@ -44,8 +47,10 @@ func TestMain(m *testing.M) { awstest.Main(m) }
 // world is the function over tables of its own: user 1 with an account and a DNS provider, and user 2 with theirs.
 type world struct {
 	*functiontest.Function
+	handler  *handler
 	store    *store.Store
 	keys     *kmskey.Key
+	signer   *casigner.Signer
 	now      time.Time
 	session  access.Caller
 	account  int64
@@ -64,10 +69,14 @@ func (w *world) clock() time.Time {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{store: storetest.New(t).Store, keys: awstest.Key(t), now: storetest.Now()}
+	log := slog.New(slog.DiscardHandler)
+	w.signer = catest.Signer(t, w.store, w.clock)
 	h := &handler{
 		store: w.store, keys: w.keys, queue: awstest.Queue(t), ca: acme.NewClients(egress.Guard{}.Client(time.Second)), resolver: net.DefaultResolver,
-		log: slog.New(slog.DiscardHandler), now: w.clock,
+		cas: &caorder.Worker{Store: w.store, Keys: w.keys, Signer: w.signer, Log: log, Now: w.clock}, signer: w.signer,
+		log: log, now: w.clock,
 	}
+	w.handler = h
 	w.Function = functiontest.New(t, h.routes(), "")
 	w.session = functiontest.Session(1, w.now)
 	w.account, w.provider = w.things(t, 1)
@@ -703,7 +712,11 @@ func FuzzCreate(f *testing.F) {
 		if json.Unmarshal(text, &body) != nil {
 			return
 		}
-		c, der, err := body.certificate(1, now)
+		account, _, err := body.account()
+		if err != nil {
+			return
+		}
+		c, der, err := body.certificate(acmeaccount.Account{User: 1, ID: account}, now)
 		if err != nil {
 			return
 		}

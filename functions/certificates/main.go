@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/bucket"
+	"cjj365.cc/bb/shared/caorder"
+	"cjj365.cc/bb/shared/casigner"
 	"cjj365.cc/bb/shared/egress"
 	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/gateway"
@@ -20,7 +23,7 @@ import (
 )
 
 func main() {
-	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE", "SIGNING_KEYS", "PKI_BUCKET")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
 		environ.Exit(err)
@@ -38,9 +41,20 @@ func main() {
 	if err != nil {
 		environ.Exit(err)
 	}
+	signing, err := kmskey.OpenSigning(env[4])
+	if err != nil {
+		environ.Exit(err)
+	}
+	published, err := bucket.Open(env[5])
+	if err != nil {
+		environ.Exit(err)
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
+	signer := &casigner.Signer{Store: s, Keys: keys, Signing: signing, Bucket: published, Log: log, Now: time.Now}
 	h := &handler{
 		store: s, keys: keys, queue: queue, ca: cas, resolver: resolver(environ.List("DNS_RESOLVERS")),
-		log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), now: time.Now,
+		cas: &caorder.Worker{Store: s, Keys: keys, Signer: signer, Log: log, Now: time.Now}, signer: signer,
+		log: log, now: time.Now,
 	}
 	gateway.Serve(h.routes())
 }

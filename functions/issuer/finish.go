@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/closing"
 	"cjj365.cc/bb/shared/pki"
-	"cjj365.cc/bb/shared/store"
 )
 
 // finalize hands the request in, and meanwhile removes the records, which nobody looks at any more. It is stored
@@ -93,79 +90,17 @@ func (s *issue) download(ctx context.Context) error {
 	return s.succeed(ctx, chain)
 }
 
+func (s *issue) closer() closing.Closer {
+	return closing.Closer{Store: s.store, Log: s.log, Now: s.now}
+}
+
 func (s *issue) succeed(ctx context.Context, chain pki.Chain) error {
-	leaf := chain.Facts()
-	issued := certificate.Issued{
-		Issue: s.order.Issue, Serial: leaf.Serial, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Fingerprint: leaf.Fingerprint, ARI: leaf.ARI,
-	}
-	outcome := s.outcome(certificate.Succeeded)
-	outcome.Serial, outcome.NotAfter = issued.Serial, issued.NotAfter
-	material := &store.Material{Chain: chain.PEM(), Key: s.order.Key}
-	before := int64(0)
-	c, err := s.close(ctx, outcome, material, func(c *certificate.Certificate) {
-		before = c.Current.Issue
-		c.Current, c.Failure, c.Tries, c.RevokedAt, c.Reason = issued, certificate.Failure{}, 0, time.Time{}, 0
-		c.RenewAt = time.Time{}
-		if c.AutoRenew {
-			c.RenewAt = issued.FirstLook(s.now(), mathrand.Float64())
-		}
-	})
-	if err != nil {
-		return err
-	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "certificate issued", s.attributes(
-		slog.String("serial", issued.Serial), slog.Time("not_after", issued.NotAfter), slog.Int("names", len(c.Names)))...)
-	if before > 0 { // a crash before this leaves one chain and key too many, which goes with the certificate
-		return s.store.DropMaterial(ctx, c.ID, before)
-	}
-	return nil
+	_, err := s.closer().Succeed(ctx, s.order, chain)
+	return err
 }
 
 // fail closes an issue that failed for good. What is in place stays.
 func (s *issue) fail(ctx context.Context, f certificate.Failure) error {
 	s.forget(ctx, max(reserve/3, min(cleanUpTime, time.Until(s.until)-reserve)), none)
-	outcome := s.outcome(certificate.Unissued)
-	outcome.Failure = f
-	_, err := s.close(ctx, outcome, nil, func(c *certificate.Certificate) {
-		c.Failure = f
-		c.Tries++
-		if c.AutoRenew && c.RevokedAt.IsZero() { // whoever revoked it says when there is to be another
-			c.RenewAt = c.RetryAt(s.now(), mathrand.Float64())
-		}
-	})
-	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
-		return nil // deleted, or closed by another worker
-	}
-	if err != nil {
-		return err
-	}
-	s.log.LogAttrs(ctx, slog.LevelWarn, "certificate not issued", s.attributes(slog.String("kind", f.Kind), slog.String("error", f.What))...)
-	return nil
-}
-
-func (s *issue) outcome(state certificate.IssueState) certificate.Issue {
-	return certificate.Issue{
-		ID: s.order.IssueID, Certificate: s.order.Certificate, Number: s.order.Issue, State: state, Order: s.order.URL,
-		StartedAt: s.order.StartedAt, CompletedAt: s.now(),
-	}
-}
-
-// close ends the issue together with what changes of the certificate. A change that its owner made meanwhile
-// is kept: the certificate is read again and changed anew.
-func (s *issue) close(ctx context.Context, outcome certificate.Issue, m *store.Material, change func(*certificate.Certificate)) (certificate.Certificate, error) {
-	for try := 0; ; try++ {
-		c, err := s.store.Certificate(ctx, s.order.User, s.order.Certificate)
-		if err != nil {
-			return c, fmt.Errorf("close the issue: %w", err)
-		}
-		change(&c)
-		c.UpdatedAt = s.now()
-		c, err = s.store.CloseOrder(ctx, s.order, c, outcome, m)
-		if !errors.Is(err, store.ErrConflict) || try == 5 {
-			return c, err
-		}
-		if current, err := s.store.Order(ctx, s.order.Certificate); err != nil || current.Lease != s.order.Lease {
-			return c, store.ErrConflict
-		}
-	}
+	return s.closer().Fail(ctx, s.order, f)
 }

@@ -16,6 +16,7 @@ import (
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/acmeaccount"
 	"cjj365.cc/bb/shared/acmekey"
+	"cjj365.cc/bb/shared/caorder"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/dnssolver"
 	"cjj365.cc/bb/shared/egress"
@@ -32,6 +33,7 @@ type issuer struct {
 	keys  *kmskey.Key
 	queue *work.Queue
 	ca    *acme.Clients
+	cas   *caorder.Worker // private CAs
 	guard egress.Guard
 	now   func() time.Time
 	log   *slog.Logger
@@ -116,6 +118,9 @@ func (s *issue) run(ctx context.Context) error {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
+	if s.certificate.CA != 0 {
+		return s.private(ctx)
+	}
 	if err := s.register(ctx); err != nil {
 		return s.at(certificate.AtAccount, err)
 	}
@@ -156,11 +161,23 @@ func (s *issue) load(ctx context.Context) error {
 	if s.certificate, err = s.store.Certificate(ctx, s.order.User, s.order.Certificate); err != nil {
 		return fmt.Errorf("certificate %d: %w", s.order.Certificate, err)
 	}
+	if s.certificate.CA != 0 {
+		return nil
+	}
 	if s.account, err = s.store.ACMEAccount(ctx, s.order.User, s.certificate.Account); err != nil {
 		return fmt.Errorf("ACME account %d: %w", s.certificate.Account, err)
 	}
 	s.ca = s.issuer.ca.At(s.account.Directory)
 	s.by, err = acmekey.Open(ctx, s.keys, s.account)
+	return err
+}
+
+// private has a private CA issue: a renewal, or what a function was killed at.
+func (s *issue) private(ctx context.Context) error {
+	_, _, err := s.cas.Run(ctx, s.order, "issuer")
+	if f, permanent := caorder.Failure(err, s.now()); permanent {
+		return &refusal{Failure: f, cause: err}
+	}
 	return err
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"cjj365.cc/bb/shared/acme"
+	"cjj365.cc/bb/shared/caorder"
+	"cjj365.cc/bb/shared/casigner"
 	"cjj365.cc/bb/shared/dnssolver"
 	"cjj365.cc/bb/shared/egress"
 	"cjj365.cc/bb/shared/environ"
@@ -26,7 +28,7 @@ import (
 )
 
 func main() {
-	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "SECRET_KEY", "ORDER_QUEUE", "SIGNING_KEYS")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
 		environ.Exit(err)
@@ -47,9 +49,16 @@ func main() {
 	if err != nil {
 		environ.Exit(err)
 	}
+	signing, err := kmskey.OpenSigning(env[4])
+	if err != nil {
+		environ.Exit(err)
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
+	signer := &casigner.Signer{Store: s, Keys: keys, Signing: signing, Log: log, Now: time.Now}
 	i := &issuer{
 		store: s, keys: keys, queue: queue, guard: guard, ca: cas,
-		now: time.Now, log: slog.New(slog.NewJSONHandler(os.Stdout, nil)),
+		cas: &caorder.Worker{Store: s, Keys: keys, Signer: signer, Log: log, Now: time.Now},
+		now: time.Now, log: log,
 	}
 	lambda.Start(i.receive)
 }

@@ -262,7 +262,7 @@ func newRig(t testing.TB, o options) *rig {
 		functions = append(functions, template.Function{LogicalID: id, Name: "test-" + id, ARN: "arn:aws:lambda:us-east-1:123456789012:function:test-" + id, Memory: 512, Timeout: timeout})
 	}
 	r.environment = map[string]string{
-		"CREDENTIAL_TABLE": r.tables.Credentials, "RESOURCE_TABLE": r.tables.Resources, "SECRET_KEY": r.aws.key, "ORDER_QUEUE": r.aws.queue,
+		"CREDENTIAL_TABLE": r.tables.Credentials, "RESOURCE_TABLE": r.tables.Resources, "SECRET_KEY": r.aws.key, "ORDER_QUEUE": r.aws.queue, "SIGNING_KEYS": "test",
 		"ALLOW_PRIVATE_ADDRESSES": "loopback", "DNS_RESOLVERS": r.dns.Resolver,
 		"AWS_ENDPOINT_URL_DYNAMODB": db, "AWS_ENDPOINT_URL_KMS": kms, "AWS_ENDPOINT_URL_SQS": sqs, "ACME_DIRECTORIES": "test=" + r.directory, "ACME_ROOTS": trust(),
 	}

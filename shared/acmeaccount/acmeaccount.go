@@ -26,7 +26,8 @@ type Account struct {
 	EABMAC  sealed.Secret // its HMAC key
 	Failure string        // why the last registration failed; empty if it did not
 
-	KeyType string // of certificates that name none
+	KeyType  string        // of certificates that name none
+	Validity time.Duration // of certificates of a private CA; 0 for its profile's
 
 	Certificates int64 // that use the account
 	CreatedAt    time.Time

@@ -18,12 +18,14 @@ type Certificate struct {
 	Place        string // in the list of the user's certificates; given by the store
 	AccountPlace string // in the list of the account's
 
-	Names       []string // DNS names; the first is the domain
-	Account     int64    // at an ACME CA
-	DNSProvider int64    // that answers challenges; 0 for none
-	KeyType     string   // of package pki; empty when the caller keeps the key
-	CallersKey  bool     // the caller keeps the key, and gave a request by it
-	Profile     string   // of the CA; empty for its default
+	Names       []string      // DNS names; the first is the domain
+	Account     int64         // at a CA; 0 for one that a private CA issued without
+	CA          int64         // the private CA that issues; 0 for a public one
+	DNSProvider int64         // that answers challenges; 0 for none
+	KeyType     string        // of package pki; empty when the caller keeps the key
+	CallersKey  bool          // the caller keeps the key, and gave a request by it
+	Profile     string        // of the CA; empty for its default
+	Validity    time.Duration // asked of a private CA; 0 for the profile's
 	Subject     Subject
 
 	AutoRenew bool

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
@@ -116,4 +117,13 @@ func withScope(r *http.Request) (*http.Request, error) {
 		ctx = access.NewContext(ctx, caller)
 	}
 	return r.WithContext(ctx), nil
+}
+
+// Below is a path without the base path that a custom domain puts before an API's own: API Gateway leaves it in the
+// event. Without a custom domain it is not there.
+func Below(base, path string) string {
+	if rest, ok := strings.CutPrefix(path, base+"/"); ok {
+		return "/" + rest
+	}
+	return path
 }

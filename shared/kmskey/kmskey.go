@@ -59,6 +59,15 @@ func DNSProvider(user, id int64) Context { return Context{user, id, "dns_provide
 // Webhook is the context of the secrets that sign what is sent to a webhook.
 func Webhook(user, id int64) Context { return Context{user, id, "webhook"} }
 
+// CA is the context of a CA's private key.
+func CA(user, id int64) Context { return Context{user, id, "ca"} }
+
+// OCSPSigner is the context of the key that signs a CA's OCSP answers.
+func OCSPSigner(user, id int64) Context { return Context{user, id, "ocsp_signer"} }
+
+// ACMEServer is the context of what a CA's ACME server keeps to itself.
+func ACMEServer(user, id int64) Context { return Context{user, id, "acme_server"} }
+
 func (c Context) encryption() map[string]string {
 	return map[string]string{"user": strconv.FormatInt(c.user, 10), c.kind: strconv.FormatInt(c.id, 10)}
 }

@@ -33,7 +33,8 @@ type accountItem struct {
 	EABMAC    sealed.Secret `dynamodbav:"eab_mac"`
 	Failure   string        `dynamodbav:"failure,omitempty"`
 	KeyType   string        `dynamodbav:"key_type,omitempty"`
-	Uses      int64         `dynamodbav:"uses"` // certificates
+	Validity  int64         `dynamodbav:"validity,omitempty"` // seconds
+	Uses      int64         `dynamodbav:"uses"`               // certificates
 	CreatedAt int64         `dynamodbav:"created_at"`
 	UpdatedAt int64         `dynamodbav:"updated_at"`
 }
@@ -42,7 +43,7 @@ func newAccountItem(a acmeaccount.Account) accountItem {
 	at := accountKey(a.User, a.ID)
 	return accountItem{
 		PK: at.pk, SK: at.sk, User: a.User, ID: a.ID, Name: a.Name, Email: a.Email, Provider: a.Provider, Directory: a.Directory, CA: a.CA,
-		URL: a.URL, Key: a.Key, EABKey: a.EABKey, EABMAC: a.EABMAC, Failure: a.Failure, KeyType: a.KeyType, Uses: a.Certificates,
+		URL: a.URL, Key: a.Key, EABKey: a.EABKey, EABMAC: a.EABMAC, Failure: a.Failure, KeyType: a.KeyType, Validity: int64(a.Validity / time.Second), Uses: a.Certificates,
 		CreatedAt: milliseconds(a.CreatedAt), UpdatedAt: milliseconds(a.UpdatedAt),
 	}
 }
@@ -50,7 +51,7 @@ func newAccountItem(a acmeaccount.Account) accountItem {
 func (it accountItem) account() acmeaccount.Account {
 	return acmeaccount.Account{
 		User: it.User, ID: it.ID, Name: it.Name, Email: it.Email, Provider: it.Provider, Directory: it.Directory, CA: it.CA,
-		URL: it.URL, Key: it.Key, EABKey: it.EABKey, EABMAC: it.EABMAC, Failure: it.Failure, KeyType: it.KeyType, Certificates: it.Uses,
+		URL: it.URL, Key: it.Key, EABKey: it.EABKey, EABMAC: it.EABMAC, Failure: it.Failure, KeyType: it.KeyType, Validity: time.Duration(it.Validity) * time.Second, Certificates: it.Uses,
 		CreatedAt: instant(it.CreatedAt), UpdatedAt: instant(it.UpdatedAt),
 	}
 }
@@ -61,13 +62,22 @@ func (s *Store) NextACMEAccountID(ctx context.Context) (int64, error) {
 }
 
 // CreateACMEAccount stores an account, if its owner has room for it. ErrConflict if the idempotency record
-// exists.
+// exists, problem.NotFound if its private CA does not.
 func (s *Store) CreateACMEAccount(ctx context.Context, a acmeaccount.Account, once *Idempotency) error {
-	return s.createOwned(ctx, newAccountItem(a), accountCountKey(a.User), maxOwned, "ACME accounts", once)
+	var beside []types.TransactWriteItem
+	if a.CA != 0 {
+		if _, err := s.CA(ctx, a.User, a.CA); errors.Is(err, ErrNotFound) {
+			return problem.NotFound.New("There is no CA %d.", a.CA)
+		} else if err != nil {
+			return err
+		}
+		beside = append(beside, s.use(caKey(a.User, a.CA), 1))
+	}
+	return s.createOwned(ctx, newAccountItem(a), accountCountKey(a.User), maxOwned, "ACME accounts", once, beside...)
 }
 
 // createOwned stores one of the things of which a user has few, and counts it.
-func (s *Store) createOwned(ctx context.Context, item any, count key, most int64, what string, once *Idempotency) error {
+func (s *Store) createOwned(ctx context.Context, item any, count key, most int64, what string, once *Idempotency, beside ...types.TransactWriteItem) error {
 	created, err := put(s.resources, item, absent)
 	if err != nil {
 		return err
@@ -77,6 +87,7 @@ func (s *Store) createOwned(ctx context.Context, item any, count key, most int64
 		ConditionExpression:       aws.String("attribute_not_exists(n) OR n < :most"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{":one": number(1), ":most": number(most)},
 	}}}
+	items = append(items, beside...)
 	if once != nil {
 		record, err := once.put(s.resources)
 		if err != nil {
@@ -112,11 +123,11 @@ func (s *Store) ACMEAccounts(ctx context.Context, user int64) ([]acmeaccount.Acc
 // ChangeACMEAccount stores an account's name, contact and default key type; ErrNotFound if it is gone.
 func (s *Store) ChangeACMEAccount(ctx context.Context, a acmeaccount.Account) error {
 	return s.change(ctx, "change ACME account", accountKey(a.User, a.ID), types.Update{
-		UpdateExpression:         aws.String("SET #name = :name, email = :email, key_type = :type, updated_at = :now"),
+		UpdateExpression:         aws.String("SET #name = :name, email = :email, key_type = :type, validity = :validity, updated_at = :now"),
 		ConditionExpression:      aws.String(present),
 		ExpressionAttributeNames: map[string]string{"#name": "name"},
 		ExpressionAttributeValues: map[string]types.AttributeValue{
-			":name": text(a.Name), ":email": text(a.Email), ":type": text(a.KeyType), ":now": number(milliseconds(a.UpdatedAt)),
+			":name": text(a.Name), ":email": text(a.Email), ":type": text(a.KeyType), ":validity": number(int64(a.Validity / time.Second)), ":now": number(milliseconds(a.UpdatedAt)),
 		},
 	})
 }
@@ -151,17 +162,25 @@ func (s *Store) change(ctx context.Context, doing string, at key, u types.Update
 // DeleteACMEAccount removes an account that no certificate uses; ErrConflict if one does, ErrNotFound if
 // there is none.
 func (s *Store) DeleteACMEAccount(ctx context.Context, user, id int64) error {
-	return s.deleteOwned(ctx, accountKey(user, id), accountCountKey(user), "delete ACME account")
+	a, err := s.ACMEAccount(ctx, user, id)
+	if err != nil {
+		return err
+	}
+	less, err := s.unuseCA(ctx, user, a.CA)
+	if err != nil {
+		return err
+	}
+	return s.deleteOwned(ctx, accountKey(user, id), accountCountKey(user), "delete ACME account", less...)
 }
 
-func (s *Store) deleteOwned(ctx context.Context, at, count key, doing string) error {
+func (s *Store) deleteOwned(ctx context.Context, at, count key, doing string, beside ...types.TransactWriteItem) error {
 	gone := remove(s.resources, at)
 	gone.Delete.ConditionExpression = aws.String("attribute_exists(pk) AND (attribute_not_exists(uses) OR uses <= :none)")
 	gone.Delete.ExpressionAttributeValues = map[string]types.AttributeValue{":none": number(0)}
-	failed, err := s.transact(ctx, doing, []types.TransactWriteItem{gone, {Update: &types.Update{
+	failed, err := s.transact(ctx, doing, append([]types.TransactWriteItem{gone, {Update: &types.Update{
 		TableName: &s.resources, Key: count.attributes(), UpdateExpression: aws.String("ADD n :less"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{":less": number(-1)},
-	}}})
+	}}}, beside...))
 	if err != nil || len(failed) == 0 {
 		return err
 	}

@@ -22,12 +22,14 @@ import (
 type certificateItem struct {
 	PK          string      `dynamodbav:"pk"`
 	SK          string      `dynamodbav:"sk"`
-	List        string      `dynamodbav:"list"`    // place among the user's certificates
-	Sublist     string      `dynamodbav:"sublist"` // place among the account's
+	List        string      `dynamodbav:"list"`              // place among the user's certificates
+	Sublist     string      `dynamodbav:"sublist,omitempty"` // place among the account's
 	User        int64       `dynamodbav:"user_id"`
 	ID          int64       `dynamodbav:"id"`
 	Names       []string    `dynamodbav:"names"`
 	Account     int64       `dynamodbav:"account"`
+	CA          int64       `dynamodbav:"ca,omitempty"`
+	Validity    int64       `dynamodbav:"validity,omitempty"` // seconds
 	DNSProvider int64       `dynamodbav:"dns_provider,omitempty"`
 	KeyType     string      `dynamodbav:"key_type,omitempty"`
 	CallersKey  bool        `dynamodbav:"callers_key,omitempty"`
@@ -95,7 +97,7 @@ func newCertificateItem(c certificate.Certificate) certificateItem {
 	at := certificateKey(c.User, c.ID)
 	it := certificateItem{
 		PK: at.pk, SK: at.sk, List: c.Place, Sublist: c.AccountPlace,
-		User: c.User, ID: c.ID, Names: c.Names, Account: c.Account, DNSProvider: c.DNSProvider, KeyType: c.KeyType, CallersKey: c.CallersKey, Profile: c.Profile,
+		User: c.User, ID: c.ID, Names: c.Names, Account: c.Account, CA: c.CA, Validity: int64(c.Validity / time.Second), DNSProvider: c.DNSProvider, KeyType: c.KeyType, CallersKey: c.CallersKey, Profile: c.Profile,
 		Subject:   subjectItem(c.Subject),
 		AutoRenew: c.AutoRenew, Policy: string(c.Policy), Export: c.Export,
 		CreatedAt: milliseconds(c.CreatedAt), UpdatedAt: milliseconds(c.UpdatedAt), Revision: c.Revision,
@@ -114,7 +116,7 @@ func newCertificateItem(c certificate.Certificate) certificateItem {
 func (it certificateItem) certificate() certificate.Certificate {
 	return certificate.Certificate{
 		User: it.User, ID: it.ID, Place: it.List, AccountPlace: it.Sublist,
-		Names: it.Names, Account: it.Account, DNSProvider: it.DNSProvider, KeyType: it.KeyType, CallersKey: it.CallersKey, Profile: it.Profile,
+		Names: it.Names, Account: it.Account, CA: it.CA, Validity: time.Duration(it.Validity) * time.Second, DNSProvider: it.DNSProvider, KeyType: it.KeyType, CallersKey: it.CallersKey, Profile: it.Profile,
 		Subject:   certificate.Subject(it.Subject),
 		AutoRenew: it.AutoRenew, Policy: certificate.Policy(it.Policy), Export: it.Export,
 		CreatedAt: instant(it.CreatedAt), UpdatedAt: instant(it.UpdatedAt), Revision: it.Revision,
@@ -236,16 +238,17 @@ func (s *Store) NextCertificateID(ctx context.Context) (int64, error) {
 
 // CreateCertificate stores a certificate and takes its place in the user's and the account's lists; csr is the
 // request (PKCS#10, DER) of a caller who keeps the key. With open, its first issue is opened in the same
-// transaction. ErrNotFound if the account or the DNS provider
-// does not exist, ErrConflict if the idempotency record does, and ErrNameTaken if the account has a
+// transaction. problem.NotFound if the account, the CA or the DNS provider does not exist, ErrConflict if the idempotency record does, and ErrNameTaken if the account has a
 // certificate for the domain. A crash before the transaction leaves an unused id and gaps in the lists.
 func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate, csr []byte, open *certificate.Order, once *Idempotency) (certificate.Certificate, error) {
 	var err error
 	if c.Place, err = s.place(ctx, certificateList(c.User)); err != nil {
 		return c, err
 	}
-	if c.AccountPlace, err = s.place(ctx, accountCertificateList(c.User, c.Account)); err != nil {
-		return c, err
+	if c.Account != 0 {
+		if c.AccountPlace, err = s.place(ctx, accountCertificateList(c.User, c.Account)); err != nil {
+			return c, err
+		}
 	}
 	var opened []types.TransactWriteItem
 	if open != nil {
@@ -257,13 +260,19 @@ func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate
 	if err != nil {
 		return c, err
 	}
-	claimed, err := put(s.resources, claim(nameClaimKey(c), c.User), absent)
-	if err != nil {
-		return c, err
+	// A private CA issues for a name as often as it is asked; an account has one certificate for each.
+	items := []types.TransactWriteItem{stored, s.use(caKey(c.User, c.CA), 1)}
+	ofCA, ofClaim, ofAccount, ofProvider := 1, -1, -1, 3
+	if c.Account != 0 {
+		claimed, err := put(s.resources, claim(nameClaimKey(c), c.User), absent)
+		if err != nil {
+			return c, err
+		}
+		items = []types.TransactWriteItem{stored, claimed, s.use(accountKey(c.User, c.Account), 1)}
+		ofCA, ofClaim, ofAccount = -1, 1, 2
 	}
-	const ofClaim, ofAccount, ofProvider = 1, 2, 3
-	items := []types.TransactWriteItem{stored, claimed, s.use(accountKey(c.User, c.Account), 1)}
 	if c.DNSProvider != 0 {
+		ofProvider = len(items)
 		items = append(items, s.use(dnsProviderKey(c.User, c.DNSProvider), 1))
 	}
 	for l, place := range placesOf(c) {
@@ -296,6 +305,8 @@ func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate
 		return c, err
 	case once != nil && slices.Contains(failed, ofRecord): // before the name, which the same request has taken
 		return c, ErrConflict
+	case slices.Contains(failed, ofCA):
+		return c, problem.NotFound.New("There is no CA %d.", c.CA)
 	case slices.Contains(failed, ofAccount):
 		return c, problem.NotFound.New("There is no ACME account %d.", c.Account)
 	case c.DNSProvider != 0 && slices.Contains(failed, ofProvider):
@@ -309,7 +320,7 @@ func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate
 // placesOf is the lists that a certificate stands in, and its place in each.
 func placesOf(c certificate.Certificate) iter.Seq2[list, string] {
 	return func(yield func(list, string) bool) {
-		_ = yield(certificateList(c.User), c.Place) && yield(accountCertificateList(c.User, c.Account), c.AccountPlace)
+		_ = yield(certificateList(c.User), c.Place) && c.Account != 0 && yield(accountCertificateList(c.User, c.Account), c.AccountPlace)
 	}
 }
 
@@ -441,8 +452,15 @@ func (s *Store) DeleteCertificate(ctx context.Context, user, id int64) (certific
 		gone := remove(s.resources, certificateKey(user, id))
 		gone.Delete.ConditionExpression = aws.String("revision = :revision")
 		gone.Delete.ExpressionAttributeValues = map[string]types.AttributeValue{":revision": number(c.Revision)}
-		items := []types.TransactWriteItem{
-			gone, remove(s.resources, nameClaimKey(c)), s.use(accountKey(user, c.Account), -1),
+		items := []types.TransactWriteItem{gone}
+		if c.Account != 0 {
+			items = append(items, remove(s.resources, nameClaimKey(c)), s.use(accountKey(user, c.Account), -1))
+		} else {
+			less, err := s.unuseCA(ctx, user, c.CA)
+			if err != nil {
+				return c, err
+			}
+			items = append(items, less...)
 		}
 		for l, place := range placesOf(c) {
 			left, err := s.leave(l, place)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"cjj365.cc/bb/shared/ca"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/user"
 	"cjj365.cc/bb/shared/webhook"
@@ -133,3 +134,78 @@ func idempotencyKey(principal, clientKey string) key {
 	digest := sha256.Sum256([]byte(clientKey))
 	return key{"IDEMPOTENCY#" + principal + "#" + hex.EncodeToString(digest[:]), "IDEMPOTENCY"}
 }
+
+// CAs of a user lie in a partition of their own; what changes with each signature lies apart from the CA. The ledger
+// of a CA is in partitions by week, which the serial numbers tell: one partition holds 10 GB.
+const (
+	caPrefix      = "CA#"
+	serialPrefix  = "SERIAL#"
+	foreignLedger = 0 // the week of certificates that a CA signed before it was imported
+)
+
+func casPartition(user int64) string { return fmt.Sprintf("CAS#%d", user) }
+func caPartition(id int64) string    { return fmt.Sprintf("CA#%d", id) }
+
+func caKey(user, id int64) key         { return key{casPartition(user), padded(caPrefix, id)} }
+func caTotalKey(user int64) key        { return key{casPartition(user), "COUNT"} }
+func caCountKey(id int64) key          { return key{caPartition(id), "COUNT"} }
+func crlKey(id int64) key              { return key{caPartition(id), "CRL"} }
+func ocspSignerKey(id int64) key       { return key{caPartition(id), "OCSP"} }
+func revokedPartition(id int64) string { return fmt.Sprintf("REVOKED#%d", id) }
+func revokedKey(id int64, serial string) key {
+	return key{revokedPartition(id), serialPrefix + serial}
+}
+
+func ledgerPartition(id, week int64) string { return fmt.Sprintf("LEDGER#%d#%d", id, week) }
+
+func weekOf(serial string) int64 {
+	n, ok := ca.ParseSerial(serial)
+	if !ok {
+		return foreignLedger
+	}
+	at, ours := ca.SerialTime(n)
+	if !ours {
+		return foreignLedger
+	}
+	return at.UnixMilli() / (7 * 24 * time.Hour).Milliseconds()
+}
+
+func entryKey(id int64, serial string) key {
+	return key{ledgerPartition(id, weekOf(serial)), serialPrefix + serial}
+}
+
+// The ACME server of a CA: accounts, the claims of their keys, bindings and the secret lie in one partition, with the
+// ids of each account's orders by time. An order has a partition of its own, and so has a nonce that was used.
+const (
+	serverAccountPrefix = "ACCOUNT#"
+	bindingPrefix       = "BINDING#"
+)
+
+func acmeServerPartition(ca int64) string { return fmt.Sprintf("ACMESERVER#%d", ca) }
+
+func acmeSecretKey(ca int64) key         { return key{acmeServerPartition(ca), "SECRET"} }
+func bindingCountKey(ca int64) key       { return key{acmeServerPartition(ca), "COUNT"} }
+func bindingKey(ca int64, id string) key { return key{acmeServerPartition(ca), bindingPrefix + id} }
+func serverAccountKey(ca int64, id string) key {
+	return key{acmeServerPartition(ca), serverAccountPrefix + id}
+}
+
+// thumbprintKey keeps two accounts of a CA from having one key.
+func thumbprintKey(ca int64, thumbprint string) key {
+	return key{acmeServerPartition(ca), "THUMBPRINT#" + thumbprint}
+}
+
+func replacedKey(ca int64, certificate string) key {
+	return key{acmeServerPartition(ca), "REPLACED#" + certificate}
+}
+
+func placedPrefix(account string) string { return "ORDERS#" + account + "#" }
+
+func placedKey(ca int64, account, order string, at time.Time) key {
+	return key{acmeServerPartition(ca), padded(placedPrefix(account), at.UnixMilli()) + "#" + order}
+}
+
+func serverOrderKey(ca int64, id string) key {
+	return key{fmt.Sprintf("ACMEORDER#%d#%s", ca, id), "ORDER"}
+}
+func nonceKey(nonce string) key { return key{"NONCE#" + nonce, "NONCE"} }
