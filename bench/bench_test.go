@@ -12,7 +12,7 @@ func TestPartsAreChosenInOrder(t *testing.T) {
 		only string
 		want []int // nil if refused
 	}{
-		{"", []int{0, 1, 2, 3, 4, 5, 6, 7}}, {"2", []int{1}}, {"3,1,3", []int{0, 2}}, {"0", nil}, {"9", nil}, {"1,", nil}, {"one", nil},
+		{"", []int{0, 1, 2, 3, 4, 5, 6, 7, 8}}, {"2", []int{1}}, {"3,1,3", []int{0, 2}}, {"0", nil}, {"10", nil}, {"1,", nil}, {"one", nil},
 	} {
 		got, err := choose(tc.only)
 		if !slices.Equal(got, tc.want) || (err == nil) != (tc.want != nil) {
@@ -43,6 +43,23 @@ func TestPercentiles(t *testing.T) {
 	}
 	if got := median(nil); got != 0 {
 		t.Errorf("median of nothing %d", got)
+	}
+}
+
+func TestProcessorTimeOfAProcess(t *testing.T) {
+	u, err := parseStat([]byte("42 (a) b (c)) S 7 42 42 0 -1 4194304 1 2 3 4 250 50 9 9 20 0 1 0 99 1 1\n"))
+	if want := (usage{parent: 7, time: 3 * time.Second}); err != nil || u != want {
+		t.Errorf("%+v, %v", u, err)
+	}
+	for _, bad := range []string{"", "42 (a) S 7", "42 (a) S x 42 42 0 -1 4194304 1 2 3 4 250 50"} {
+		if u, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q: %+v", bad, u)
+		}
+	}
+	before := map[int]usage{1: {"a", 0, time.Second}, 2: {"b", 1, time.Second}}
+	after := map[int]usage{1: {"a", 0, 3 * time.Second}, 3: {"b", 1, time.Second}, 4: {"b", 1, time.Second}}
+	if got, want := since(before, after), map[string]time.Duration{"a": 2 * time.Second, "b": 2 * time.Second}; !maps.Equal(got, want) {
+		t.Errorf("%v", got)
 	}
 }
 

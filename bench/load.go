@@ -36,7 +36,7 @@ func load(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer floor.stop()
-	key, err := whole.apiKey(ctx)
+	key, err := whole.apiKey(ctx, "certs.read")
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@
 // trip, an empty function), or a peer, how it is usually done. What a line means, and what cannot be
 // measured off AWS, is in README.md.
 //
-//	go run ./bench [-only 1,3] [-short] [-o FILE]
+//	go run ./bench [-only 1,3] [-short] [-o FILE] [-profile FOLDER]
 //
 // It needs what make build builds, DynamoDB Local in .tools, and for part 2 a cgroup whose processor
 // time it may limit; `make bench` sees to the first two.
@@ -34,6 +34,8 @@ type bench struct {
 	work  string // a temporary folder
 	short bool
 	table table
+
+	profiles string // folder for profiles; empty for none
 }
 
 // rounds is how often something is measured.
@@ -56,6 +58,7 @@ var parts = []struct {
 	{"Time of a wrong password", login},
 	{"A page of 100,000 certificates", lists},
 	{"Certificates issued by ACME", issue},
+	{"Certificates issued by a private CA", privateCA},
 }
 
 func main() {
@@ -70,13 +73,14 @@ func main() {
 func run(ctx context.Context) (err error) {
 	only := flag.String("only", "", "numbers of the parts to run, such as 1,3; all if empty")
 	short := flag.Bool("short", false, "a quarter of the rounds")
+	profiles := flag.String("profile", "", "folder for profiles of part 9, for go tool pprof; none if empty")
 	file := flag.String("o", "", "file to write the table to as well")
 	flag.Parse()
 	chosen, err := choose(*only)
 	if err != nil {
 		return err
 	}
-	b := &bench{short: *short}
+	b := &bench{short: *short, profiles: *profiles}
 	if b.root, err = checkout.Root(); err != nil {
 		return err
 	}

@@ -108,13 +108,13 @@ func (s *stack) login(ctx context.Context) (string, error) {
 }
 
 // apiKey logs the first user in and makes a key: its token.
-func (s *stack) apiKey(ctx context.Context) (string, error) {
+func (s *stack) apiKey(ctx context.Context, permissions ...string) (string, error) {
 	cookie, err := s.login(ctx)
 	if err != nil {
 		return "", err
 	}
 	status, _, answer, err := s.post(ctx, "/apiv1/users/1/apikeys", cookie,
-		map[string]any{"name": "bench", "permissions": []string{"certs.read"}, "expires_in_seconds": int(time.Hour / time.Second)})
+		map[string]any{"name": "bench", "permissions": permissions, "expires_in_seconds": int(time.Hour / time.Second)})
 	if err != nil {
 		return "", err
 	}

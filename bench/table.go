@@ -36,6 +36,15 @@ func (t *table) add(lines ...line) {
 	w.Flush()
 }
 
+// rows lays out figures; the first row says what they are.
+func (t *table) rows(rows [][]string) {
+	w := tabwriter.NewWriter(&t.text, 0, 0, 3, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintf(w, "  %s\n", strings.Join(row, "\t"))
+	}
+	w.Flush()
+}
+
 // note adds a line of text.
 func (t *table) note(format string, arguments ...any) {
 	fmt.Fprintf(&t.text, "  "+format+"\n", arguments...)

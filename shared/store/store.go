@@ -30,6 +30,14 @@
 //	DNSPROVIDERS#<user>     PROVIDER#<16 digits>         a DNS provider             dnsProviderItem
 //	…#<user>                COUNT                        how many of them           n
 //
+//	CAS#<user>              CA#<16 digits>, COUNT        a private CA; how many     caItem, n
+//	CA#<id>                 COUNT                        what it signed; revision   caCountItem
+//	CA#<id>                 CRL                          what its CRL stands at     crlItem
+//	CA#<id>                 OCSP                         what signs OCSP answers    ocspSignerItem
+//	LEDGER#<ca>#<week>      SERIAL#<serial>              a signature                entryItem
+//	REVOKED#<ca>            SERIAL#<serial>              a line of the CRL          revokedItem
+//	ACMESERVER#<ca>, …      see acmeserver.go            its ACME server
+//
 // Certificates stand in the indexes list and sublist. What something will be due for (an open issue, a
 // certificate to be renewed) has the attributes due and due_at, and so stands in the index due.
 //
