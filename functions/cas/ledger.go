@@ -194,7 +194,7 @@ func (h *handler) foreign(ctx context.Context, in *revokeEntryRequest, text stri
 	if err != nil {
 		return e, err
 	}
-	if err := h.store.Record(ctx, e); err != nil && !errors.Is(err, store.ErrConflict) {
+	if err := h.store.RecordForeign(ctx, e); err != nil && !errors.Is(err, store.ErrConflict) {
 		return e, err
 	}
 	return e, nil

@@ -109,13 +109,14 @@ func (c CA) Status(now time.Time) Status {
 type parsed struct {
 	chain       pki.Chain
 	constraints []pki.Constraints
+	pem         string
 }
 
 func (c CA) parse() *parsed {
 	if c.parsed != nil {
 		return c.parsed
 	}
-	p := &parsed{make(pki.Chain, len(c.Chain)), make([]pki.Constraints, len(c.Chain))}
+	p := &parsed{chain: make(pki.Chain, len(c.Chain)), constraints: make([]pki.Constraints, len(c.Chain))}
 	for i, der := range c.Chain {
 		var err error
 		if p.chain[i], err = x509.ParseCertificate(der); err != nil { // it was checked before it was stored
@@ -123,6 +124,7 @@ func (c CA) parse() *parsed {
 		}
 		p.constraints[i] = pki.ConstraintsOf(p.chain[i])
 	}
+	p.pem = PEM(c.Chain...)
 	return p
 }
 
@@ -139,6 +141,9 @@ func (c CA) Certificate() *x509.Certificate {
 	}
 	return c.parse().chain[0]
 }
+
+// PEM is the chain as text.
+func (c CA) PEM() string { return c.parse().pem }
 
 // Certificates are the chain.
 func (c CA) Certificates() pki.Chain { return c.parse().chain }

@@ -61,7 +61,7 @@ type Issued struct {
 }
 
 // PEM is the chain as text.
-func (i Issued) PEM() string { return ca.PEM(i.Chain...) }
+func (i Issued) PEM() string { return ca.PEM(i.Chain[0]) + i.CA.PEM() }
 
 // Facts are those of the certificate.
 func (i Issued) Facts() pki.Facts { return pki.Chain{i.Certificate}.Facts() }

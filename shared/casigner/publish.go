@@ -47,27 +47,30 @@ func (s *Signer) Revoke(ctx context.Context, user int64, e ca.Entry, reason int,
 // atOnceEvery is how often revocations publish a CRL: many at a time would each list all the others.
 const atOnceEvery = time.Second
 
-// publishSoon publishes a CRL that is due, unless another process does. What it leaves the schedule does, once a minute.
+// publishSoon publishes a CRL that is due, unless another process has in the moment that it waits. What it leaves the
+// schedule does, once a minute.
 func (s *Signer) publishSoon(ctx context.Context, user, id int64) error {
-	for range 5 {
-		stands, err := s.Store.CRLOf(ctx, id)
-		if err != nil || stands.Due.After(s.Now()) {
-			return err
-		}
-		rest := atOnceEvery - s.Now().Sub(stands.ThisUpdate)
-		if rest <= 0 {
-			_, err := s.Publish(ctx, user, id)
-			return err
-		}
-		timer := time.NewTimer(rest + rand.N(atOnceEvery))
+	stands, err := s.Store.CRLOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	if rest := atOnceEvery - s.Now().Sub(stands.ThisUpdate); rest > 0 {
+		timer := time.NewTimer(min(rest, atOnceEvery) + rand.N(atOnceEvery/2))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
 		case <-timer.C:
 		}
+		if stands, err = s.Store.CRLOf(ctx, id); err != nil {
+			return err
+		}
 	}
-	return nil
+	if stands.Due.After(s.Now()) {
+		return nil
+	}
+	_, err = s.Publish(ctx, user, id)
+	return err
 }
 
 // Publish makes a CA's CRL and puts it and the CA's certificate where everybody can read them.

@@ -1,9 +1,10 @@
-// Package dynamo is the authorizer's own way to DynamoDB: two calls over a kept connection, signed
-// by hand, with one deadline for everything.
+// Package dynamo is a way of our own to DynamoDB: two calls over a kept connection, signed by hand, with one
+// deadline for everything.
 //
 // Everything else uses the AWS SDK, through package store. The authorizer runs before every request,
 // and the SDK costs it more processor time than the call itself, 3 to 10 seconds to fail, and most
-// of its cold start (bench/README.md has the figures). A Client answers or fails within Budget,
+// of its cold start (bench/README.md has the figures). The three writes by which a private CA signs go this way too:
+// by the SDK they cost more than the signature. A Client answers or fails within Budget,
 // whatever the table does.
 package dynamo
 
@@ -148,8 +149,8 @@ func (e *ServiceError) Error() string {
 	return fmt.Sprintf("DynamoDB answered %d %s", e.Status, e.Type)
 }
 
-// passing reports whether the same call may succeed a moment later.
-func (e *ServiceError) passing() bool {
+// Passing reports whether the same call may succeed a moment later.
+func (e *ServiceError) Passing() bool {
 	switch e.Type {
 	case "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded", "TransactionInProgressException":
 		return true
@@ -174,7 +175,7 @@ func (c *Client) call(ctx context.Context, operation string, body []byte) (*answ
 			if refused.Type == "ConditionalCheckFailedException" {
 				return nil, ErrCondition
 			}
-			if err = refused; !refused.passing() {
+			if err = refused; !refused.Passing() {
 				return nil, err
 			}
 		}

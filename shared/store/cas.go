@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"cjj365.cc/bb/shared/ca"
+	"cjj365.cc/bb/shared/dynamo"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/sealed"
@@ -401,52 +402,58 @@ func (s *Store) unuseCA(ctx context.Context, user, id int64) ([]types.TransactWr
 // or deleted since it was read, and then nothing may be signed: an entry that was written all the same says that
 // something was intended.
 func (s *Store) Intend(ctx context.Context, c ca.CA, e ca.Entry) error {
-	ctx, cancel := context.WithTimeout(ctx, Budget)
-	defer cancel()
 	// The two are apart, for the price of one and in the time of one: a transaction costs twice as much, and every
 	// other that counts for the CA at the same time would be refused.
 	var counted error
 	var both sync.WaitGroup
 	both.Go(func() {
-		_, counted = s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-			TableName: &s.resources, Key: caCountKey(c.ID).attributes(),
-			UpdateExpression:    aws.String("ADD n :one, weeks :week SET last_used_at = :now"),
-			ConditionExpression: aws.String("revision = :revision"),
-			ExpressionAttributeValues: map[string]types.AttributeValue{
-				":one": number(1), ":week": &types.AttributeValueMemberNS{Value: []string{strconv.FormatInt(weekOf(e.Serial), 10)}},
-				":now": number(milliseconds(e.At)), ":revision": number(c.Revision),
+		// Repeated, because an answer was lost, it counts one too many.
+		counted = s.quickly(ctx, "count a signature", dynamo.Update{
+			Key: quickKey(caCountKey(c.ID)), Expression: "ADD n :one, weeks :week SET last_used_at = :now", Condition: "revision = :revision",
+			Values: dynamo.Values{
+				":one": dynamo.Number(1), ":week": {"NS": []string{strconv.FormatInt(weekOf(e.Serial), 10)}}, ":now": dynamo.Number(milliseconds(e.At)), ":revision": dynamo.Number(c.Revision),
 			},
 		})
 	})
 	err := s.Record(ctx, e)
 	both.Wait()
-	var changed *types.ConditionalCheckFailedException
-	switch {
-	case errors.As(counted, &changed):
-		return ErrConflict
-	case counted != nil:
-		return failure("count a signature", counted)
+	if counted != nil {
+		return counted
 	}
 	return err
 }
 
+func quickKey(k key) dynamo.Key { return dynamo.Key{PK: k.pk, SK: k.sk} }
+
 // Record writes an entry; ErrConflict if there is one of the serial number.
 func (s *Store) Record(ctx context.Context, e ca.Entry) error {
-	attributes, err := attributevalue.MarshalMap(newEntryItem(e))
+	it := newEntryItem(e)
+	names := make([]any, len(it.Names))
+	for i, name := range it.Names {
+		names[i] = dynamo.Text(name)
+	}
+	// The attributes of entryItem: TestAnEntryIsReadAsItWasWritten.
+	return s.quickly(ctx, "record a signature", dynamo.Update{
+		Key: dynamo.Key{PK: it.PK, SK: it.SK}, Condition: absent,
+		Expression: "SET ca = :ca, serial = :serial, tbs = :tbs, #names = :names, profile = :profile, #by = :by, certificate = :certificate, #at = :at, not_after = :end, #ttl = :ttl",
+		Names:      map[string]string{"#names": "names", "#by": "by", "#at": "at", "#ttl": "ttl"},
+		Values: dynamo.Values{
+			":ca": dynamo.Number(it.CA), ":serial": dynamo.Text(it.Serial), ":tbs": dynamo.Bytes(it.TBS), ":names": {"L": names}, ":profile": dynamo.Text(it.Profile), ":by": dynamo.Text(it.By),
+			":certificate": dynamo.Number(it.Certificate), ":at": dynamo.Number(it.At), ":end": dynamo.Number(it.NotAfter), ":ttl": dynamo.Number(it.TTL),
+		},
+	})
+}
+
+// RecordForeign writes an entry that is complete; ErrConflict if there is one of the serial number.
+func (s *Store) RecordForeign(ctx context.Context, e ca.Entry) error {
+	item, err := put(s.resources, newEntryItem(e), absent)
 	if err != nil {
-		return fmt.Errorf("record a signature: %w", err)
+		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, Budget)
-	defer cancel()
-	_, err = s.db.PutItem(ctx, &dynamodb.PutItemInput{TableName: &s.resources, Item: attributes, ConditionExpression: aws.String(absent)})
-	var there *types.ConditionalCheckFailedException
-	if errors.As(err, &there) {
-		return ErrConflict
-	}
-	if err != nil {
-		return failure("record a signature", err)
-	}
-	return nil
+	return conflict(s.transact(ctx, "record a certificate", []types.TransactWriteItem{item, {Update: &types.Update{
+		TableName: &s.resources, Key: caCountKey(e.CA).attributes(), UpdateExpression: aws.String("ADD weeks :week"), ConditionExpression: aws.String(present),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":week": &types.AttributeValueMemberNS{Value: []string{strconv.Itoa(foreignLedger)}}},
+	}}}))
 }
 
 // Complete notes that an entry was signed; ErrConflict if the idempotency record exists.
@@ -458,16 +465,9 @@ func (s *Store) Complete(ctx context.Context, e ca.Entry, once *Idempotency) err
 		}
 		return conflict(s.transact(ctx, "complete a signature", []types.TransactWriteItem{s.completed(e), record}))
 	}
-	ctx, cancel := context.WithTimeout(ctx, Budget)
-	defer cancel()
-	_, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName: &s.resources, Key: entryKey(e.CA, e.Serial).attributes(), UpdateExpression: aws.String("SET tail = :tail"),
-		ConditionExpression: aws.String(present), ExpressionAttributeValues: map[string]types.AttributeValue{":tail": binary(e.Tail)},
+	return s.quickly(ctx, "complete a signature", dynamo.Update{
+		Key: quickKey(entryKey(e.CA, e.Serial)), Expression: "SET tail = :tail", Condition: present, Values: dynamo.Values{":tail": dynamo.Bytes(e.Tail)},
 	})
-	if err != nil {
-		return failure("complete a signature", err)
-	}
-	return nil
 }
 
 // Entry reads one entry of a CA's ledger; ErrNotFound if it has none of the serial number.

@@ -57,6 +57,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -65,12 +66,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"cjj365.cc/bb/shared/awsenv"
+	"cjj365.cc/bb/shared/dynamo"
 	"cjj365.cc/bb/shared/problem"
 )
 
 // Store is the tables.
 type Store struct {
 	db          *dynamodb.Client
+	quick       func() (*dynamo.Client, error) // for what happens with each signature
 	credentials string
 	resources   string
 }
@@ -86,7 +89,7 @@ func Open(credentialTable, resourceTable string) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	db := dynamodb.NewFromConfig(configuration, func(o *dynamodb.Options) { o.BaseEndpoint = awsenv.Endpoint("DYNAMODB") })
-	return &Store{db: db, credentials: credentialTable, resources: resourceTable}, nil
+	return &Store{db: db, quick: sync.OnceValues(dynamo.FromEnvironment), credentials: credentialTable, resources: resourceTable}, nil
 }
 
 // Errors of conditions. Methods name those they return.
@@ -102,10 +105,34 @@ func failure(doing string, err error) error {
 		"TransactionConflictException", "TransactionInProgressException", "ServiceUnavailable") {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
+	return unavailable(doing, err)
+}
+
+func unavailable(doing string, err error) error {
 	p := problem.Unavailable.New("The table is busy; try again.")
 	p.RetryAfter = time.Second
 	p.Cause = fmt.Errorf("%s: %w", doing, err)
 	return p
+}
+
+// quickly is an update by package dynamo: it costs a third of the SDK's. ErrConflict if the condition does not hold,
+// which may be because an answer was lost and the update repeated.
+func (s *Store) quickly(ctx context.Context, doing string, u dynamo.Update) error {
+	client, err := s.quick()
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	err = client.Update(ctx, s.resources, u)
+	var refused *dynamo.ServiceError
+	switch {
+	case errors.Is(err, dynamo.ErrCondition):
+		return ErrConflict
+	case errors.As(err, &refused) && refused.Passing():
+		return unavailable(doing, err)
+	case err != nil:
+		return failure(doing, err)
+	}
+	return nil
 }
 
 // get reads one item into out and reports whether it exists.
