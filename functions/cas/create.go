@@ -361,8 +361,11 @@ func (h *handler) keep(ctx context.Context, c *ca.CA, key pki.Key) (err error) {
 
 // open publishes a CA's first CRL and makes its OCSP signer. What fails the schedule does, within a minute.
 func (h *handler) open(ctx context.Context, c ca.CA) {
-	_, err := h.signer.Publish(ctx, c.User, c.ID)
-	if err = errors.Join(err, h.signer.RenewOCSPSigner(ctx, c.User, c.ID)); err != nil {
+	err := h.signer.RenewOCSPSigner(ctx, c.User, c.ID)
+	if err == nil { // in this order: what is published is not due any more
+		_, err = h.signer.Publish(ctx, c.User, c.ID)
+	}
+	if err != nil {
 		h.log.LogAttrs(ctx, slog.LevelWarn, "CRL or OCSP signer left to the schedule", slog.Int64("ca", c.ID), slog.String("error", err.Error()))
 	}
 }

@@ -69,6 +69,13 @@ func started(t testing.TB) {
 	}
 }
 
+// KeyID is the id of Key's key.
+func KeyID(t testing.TB) string {
+	t.Helper()
+	started(t)
+	return key
+}
+
 // Key gives the key. It sets the process's AWS environment, as storetest does.
 func Key(t testing.TB) *kmskey.Key {
 	t.Helper()
@@ -94,19 +101,32 @@ func Queue(t testing.TB) *work.Queue {
 // Bucket gives a bucket of its own to each who asks: ids begin anew in each test's tables, and are keys of objects.
 func Bucket(t testing.TB) *bucket.Bucket {
 	t.Helper()
-	started(t)
-	name := fmt.Sprintf("published-%d", buckets.Add(1))
-	if err := server.CreateBuckets(t.Context(), []template.Bucket{{LogicalID: name, Name: name}}); err != nil {
-		t.Fatal(err)
-	}
-	b, err := bucket.Open(name)
+	b, err := bucket.Open(BucketName(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
+// BucketName is the name of another one.
+func BucketName(t testing.TB) string {
+	t.Helper()
+	started(t)
+	name := fmt.Sprintf("published-%d", buckets.Add(1))
+	if err := server.CreateBuckets(t.Context(), []template.Bucket{{LogicalID: name, Name: name}}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 var buckets atomic.Int64
+
+// Endpoint is where MiniStack is, for a test that puts something in between.
+func Endpoint(t testing.TB) string {
+	t.Helper()
+	started(t)
+	return server.URL
+}
 
 // Signing gives the maker of signing keys, of a stack named test.
 func Signing(t testing.TB) *kmskey.Signing {

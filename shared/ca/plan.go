@@ -27,6 +27,7 @@ type Request struct {
 	Public     crypto.PublicKey // of the key to be certified; nil when only looked at
 	Profile    string           // empty for the CA's default
 	Validity   time.Duration    // 0 for the profile's
+	Serial     string           // to be signed under; empty for another
 }
 
 // Refused is one thing that a CA does not certify.

@@ -96,11 +96,7 @@ func (w *Worker) Run(ctx context.Context, o certificate.Order, by string) (certi
 	if err != nil {
 		return c, casigner.Issued{}, fmt.Errorf("certificate %d: %w", o.Certificate, err)
 	}
-	public, err := w.key(ctx, c, &o)
-	if err != nil {
-		return c, casigner.Issued{}, err
-	}
-	issued, err := w.Signer.Issue(ctx, c.User, c.CA, Request(c, public), by, c.ID)
+	issued, err := w.sign(ctx, c, &o, by)
 	if err != nil {
 		return c, issued, err
 	}
@@ -112,7 +108,29 @@ func (w *Worker) Run(ctx context.Context, o certificate.Order, by string) (certi
 	return c, issued, err
 }
 
-// key makes the issue's key and stores it, or opens the one that an earlier worker made, or takes that of the
+// sign has the CA sign, unless it has for an earlier worker. The serial number is stored before, so that this one finds
+// what was signed.
+func (w *Worker) sign(ctx context.Context, c certificate.Certificate, o *certificate.Order, by string) (casigner.Issued, error) {
+	if o.Serial != "" {
+		if issued, err := w.Signer.Signed(ctx, c.User, c.CA, o.Serial); !errors.Is(err, store.ErrNotFound) {
+			return issued, err
+		}
+	}
+	public, err := w.key(ctx, c, o)
+	if err != nil {
+		return casigner.Issued{}, err
+	}
+	o.Serial = ca.SerialText(ca.NewSerial(w.Now()))
+	o.Step, o.LeaseEnds = certificate.AtFinalize, w.Now().Add(certificate.LeaseFor)
+	if err := w.Store.SaveOrder(ctx, *o); err != nil {
+		return casigner.Issued{}, err
+	}
+	r := Request(c, public)
+	r.Serial = o.Serial
+	return w.Signer.Issue(ctx, c.User, c.CA, r, by, c.ID)
+}
+
+// key makes the issue's key, or opens the one that an earlier worker made, or takes that of the
 // caller's request.
 func (w *Worker) key(ctx context.Context, c certificate.Certificate, o *certificate.Order) (crypto.PublicKey, error) {
 	if c.CallersKey {
@@ -141,9 +159,6 @@ func (w *Worker) key(ctx context.Context, c certificate.Certificate, o *certific
 	}
 	der := key.DER()
 	defer clear(der)
-	if o.Key, err = w.Keys.Seal(ctx, kmskey.Certificate(o.User, o.Certificate), der); err != nil {
-		return nil, err
-	}
-	o.Step, o.LeaseEnds = certificate.AtFinalize, w.Now().Add(certificate.LeaseFor)
-	return key.Public(), w.Store.SaveOrder(ctx, *o)
+	o.Key, err = w.Keys.Seal(ctx, kmskey.Certificate(o.User, o.Certificate), der)
+	return key.Public(), err
 }

@@ -9,6 +9,7 @@
 package casigner
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -84,6 +85,9 @@ func (s *Signer) IssueOnce(ctx context.Context, user, id int64, r ca.Request, by
 		if err != nil {
 			return Issued{}, err
 		}
+		if n, ok := ca.ParseSerial(r.Serial); ok && try == 0 { // after a conflict it may be in the ledger
+			plan.Template.SerialNumber = n
+		}
 		issued, err := s.Sign(ctx, at.ca, at.key, plan, r.Public, by, certificate)
 		if errors.Is(err, store.ErrConflict) && try < 3 {
 			continue
@@ -97,6 +101,27 @@ func (s *Signer) IssueOnce(ctx context.Context, user, id int64, r ca.Request, by
 		}
 		return issued, s.Store.Complete(ctx, issued.Entry, record)
 	}
+}
+
+// Signed finds what was signed under a serial number by the user's CA, or one that has taken its place; store.ErrNotFound
+// if nothing is known to be.
+func (s *Signer) Signed(ctx context.Context, user, id int64, serial string) (Issued, error) {
+	for range 10 {
+		c, err := s.Store.CA(ctx, user, id)
+		if err != nil {
+			return Issued{}, err
+		}
+		e, err := s.Store.Entry(ctx, id, serial)
+		if err == nil && len(e.Tail) > 0 {
+			parsed, err := x509.ParseCertificate(e.DER())
+			return Issued{CA: c, Entry: e, Certificate: parsed, Chain: append([][]byte{e.DER()}, c.Chain...)}, err
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) || c.Next == 0 {
+			return Issued{}, cmp.Or(err, store.ErrNotFound)
+		}
+		id = c.Next
+	}
+	return Issued{}, store.ErrNotFound
 }
 
 // Missing is the problem of a CA that the user does not have.
@@ -212,7 +237,9 @@ func (s *Signer) SignOwn(ctx context.Context, c ca.CA, key crypto.Signer, plan c
 func (s *Signer) sign(ctx context.Context, c ca.CA, key crypto.Signer, signer *x509.Certificate, plan ca.Plan, public crypto.PublicKey, by string, certificate int64, record func(ca.Entry) error) (Issued, error) {
 	now := s.Now()
 	template := *plan.Template
-	template.SerialNumber = ca.NewSerial(now)
+	if template.SerialNumber == nil {
+		template.SerialNumber = ca.NewSerial(now)
+	}
 	e := ca.Entry{
 		CA: c.ID, Serial: ca.SerialText(template.SerialNumber), Names: plan.Names, Profile: plan.Profile, By: by, Certificate: certificate,
 		At: now, NotAfter: template.NotAfter,

@@ -112,7 +112,14 @@ func (s *Signer) Publish(ctx context.Context, user, id int64) (store.CRL, error)
 		return stands, err
 	}
 	stands.Published, stands.ThisUpdate, stands.NextUpdate = stands.Number, now, next
-	return stands, s.Store.PublishedCRL(ctx, stands, now.Add(ca.CRLEvery))
+	due := now.Add(ca.CRLEvery)
+	// A process that was killed when it made the CA left no OCSP signer: that is the schedule's to make, when the CRL is due.
+	if _, err := s.Store.OCSPSigner(ctx, id); errors.Is(err, store.ErrNotFound) {
+		due = now
+	} else if err != nil {
+		return stands, err
+	}
+	return stands, s.Store.PublishedCRL(ctx, stands, due)
 }
 
 // putCRL puts a CRL in the place of one with a lower number.

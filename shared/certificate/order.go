@@ -36,6 +36,7 @@ type Order struct {
 	URL      string
 	Replaces string // ARI id of the certificate that this one takes the place of
 	Key      sealed.Secret
+	Serial   string // that a private CA is to sign under; empty before that is drawn
 	// Records are the TXT records that have been set, or were about to be, and are not yet removed.
 	Records []Record
 

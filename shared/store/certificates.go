@@ -200,6 +200,7 @@ type orderItem struct {
 	URL         string               `dynamodbav:"url,omitempty"`
 	Replaces    string               `dynamodbav:"replaces,omitempty"`
 	Key         sealed.Secret        `dynamodbav:"key"`
+	Serial      string               `dynamodbav:"serial,omitempty"`
 	Records     []certificate.Record `dynamodbav:"records,omitempty"`
 	Orders      int                  `dynamodbav:"orders,omitempty"`
 	Tries       int                  `dynamodbav:"tries"`
@@ -216,7 +217,7 @@ func newOrderItem(o certificate.Order) orderItem {
 	at := orderKey(o.Certificate)
 	it := orderItem{
 		PK: at.pk, SK: at.sk, User: o.User, Certificate: o.Certificate, Issue: o.Issue, IssueID: o.IssueID, StartedAt: milliseconds(o.StartedAt),
-		Step: string(o.Step), Asked: o.Asked, URL: o.URL, Replaces: o.Replaces, Key: o.Key, Records: o.Records,
+		Step: string(o.Step), Asked: o.Asked, URL: o.URL, Replaces: o.Replaces, Key: o.Key, Serial: o.Serial, Records: o.Records,
 		Orders: o.Orders, Tries: o.Tries, NextAt: milliseconds(o.NextAt), Waits: milliseconds(o.Waits), Last: newFailureItem(o.Last), Lease: o.Lease, LeaseEnds: milliseconds(o.LeaseEnds), Due: orderDue,
 	}
 	it.DueAt = max(it.NextAt, it.LeaseEnds)
@@ -226,7 +227,7 @@ func newOrderItem(o certificate.Order) orderItem {
 func (it orderItem) order() certificate.Order {
 	return certificate.Order{
 		User: it.User, Certificate: it.Certificate, Issue: it.Issue, IssueID: it.IssueID, StartedAt: instant(it.StartedAt),
-		Step: certificate.Step(it.Step), Asked: it.Asked, URL: it.URL, Replaces: it.Replaces, Key: it.Key, Records: it.Records,
+		Step: certificate.Step(it.Step), Asked: it.Asked, URL: it.URL, Replaces: it.Replaces, Key: it.Key, Serial: it.Serial, Records: it.Records,
 		Orders: it.Orders, Tries: it.Tries, NextAt: instant(it.NextAt), Waits: instant(it.Waits), Last: it.Last.failure(), Lease: it.Lease, LeaseEnds: instant(it.LeaseEnds),
 	}
 }
