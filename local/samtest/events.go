@@ -34,8 +34,9 @@ func expected(function string, answer []byte) error {
 		return err
 	}
 	switch {
-	case string(answer) == "null" && (function == "Issuer" || function == "Renewals" || function == "Notices"), // nothing to do, and nobody to tell
-		function == "DnsProbe" && a.StatusCode == 404:
+	case string(answer) == "null" && (function == "Issuer" || function == "Renewals" || function == "Crls" || function == "Notices"), // nothing to do, and nobody to tell
+		(function == "DnsProbe" || function == "Acme") && a.StatusCode == 404, // there is no such provider and CA
+		function == "Pki" && a.StatusCode == 503:                              // make sam-test has no S3 beside it
 		return nil
 	case function == "Authorizer" && a.ErrorMessage == "Unauthorized",
 		function == "FirstUser" && strings.Contains(a.ErrorMessage, "127.0.0.1:9"),

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/cfn"
@@ -121,11 +122,23 @@ func addVariables(text []byte, t *template.Template, endpoints map[string]string
 		return nil, err
 	}
 	resources, _ := document["Resources"].(map[string]any)
+	// sam local takes all APIs for one, with the CORS of the last: those that have no script here are left out.
+	for _, api := range t.Mapped {
+		delete(resources, api.LogicalID)
+	}
 	for _, f := range t.Functions {
 		resource, _ := resources[f.LogicalID].(map[string]any)
 		properties, found := resource["Properties"].(map[string]any)
 		if !found {
 			return nil, fmt.Errorf("it has no function %s", f.LogicalID)
+		}
+		events, _ := properties["Events"].(map[string]any)
+		for name, event := range events {
+			for _, api := range t.Mapped {
+				if strings.Contains(fmt.Sprint(event), "Ref:"+api.LogicalID) {
+					delete(events, name)
+				}
+			}
 		}
 		environment, _ := properties["Environment"].(map[string]any)
 		variables, _ := environment["Variables"].(map[string]any)
