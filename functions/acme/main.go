@@ -5,9 +5,7 @@
 package main
 
 import (
-	"context"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
@@ -44,20 +42,10 @@ func main() {
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
 	guard := egress.Allowing(os.Getenv("ALLOW_PRIVATE_ADDRESSES"))
-	guard.Resolver = resolver(environ.List("DNS_RESOLVERS"))
+	guard.Resolver = egress.Resolver(environ.List("DNS_RESOLVERS"))
 	h := &handler{
 		store: s, keys: keys, prober: prober{guard, guard.Resolver, port}, log: log, now: time.Now,
 		signer: &casigner.Signer{Store: s, Keys: keys, Signing: signing, Bucket: published, Log: log, Now: time.Now},
 	}
 	gateway.Serve(h.routes())
-}
-
-// resolver asks the first of the operator's DNS servers, or the system's.
-func resolver(list []string) *net.Resolver {
-	if len(list) == 0 {
-		return net.DefaultResolver
-	}
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, list[0])
-	}}
 }

@@ -4,9 +4,7 @@
 package main
 
 import (
-	"context"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
@@ -52,19 +50,9 @@ func main() {
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
 	signer := &casigner.Signer{Store: s, Keys: keys, Signing: signing, Bucket: published, Log: log, Now: time.Now}
 	h := &handler{
-		store: s, keys: keys, queue: queue, ca: cas, resolver: resolver(environ.List("DNS_RESOLVERS")),
+		store: s, keys: keys, queue: queue, ca: cas, resolver: egress.Resolver(environ.List("DNS_RESOLVERS")),
 		cas: &caorder.Worker{Store: s, Keys: keys, Signer: signer, Log: log, Now: time.Now}, signer: signer,
 		log: log, now: time.Now,
 	}
 	gateway.Serve(h.routes())
-}
-
-// resolver asks the first of the operator's DNS servers, or the system's.
-func resolver(list []string) *net.Resolver {
-	if len(list) == 0 {
-		return net.DefaultResolver
-	}
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, list[0])
-	}}
 }

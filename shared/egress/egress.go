@@ -379,3 +379,13 @@ func IsRefused(err error) bool {
 	_, ok := errors.AsType[*Refused](err)
 	return ok
 }
+
+// Resolver asks the first of the operator's DNS servers (host:port), or the system's if there are none.
+func Resolver(servers []string) *net.Resolver {
+	if len(servers) == 0 {
+		return net.DefaultResolver
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, servers[0])
+	}}
+}
