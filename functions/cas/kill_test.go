@@ -41,6 +41,20 @@ type grave struct {
 	dead   bool
 }
 
+// begin forgets the calls so far and is to strike at the nth of those to come.
+func (g *grave) begin(nth int, after bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.calls, g.strike, g.after = nil, nth, after
+}
+
+// seen is the calls since begin, and whether it has struck.
+func (g *grave) seen() ([]string, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.calls), g.dead
+}
+
 func (g *grave) proxy(t *testing.T, name, target string) string {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -59,10 +73,10 @@ func (g *grave) proxy(t *testing.T, name, target string) string {
 			action = r.Method
 		}
 		g.calls = append(g.calls, name+" "+action)
-		struck := len(g.calls) == g.strike
+		struck, after := len(g.calls) == g.strike, g.after
 		g.dead = struck
 		g.mu.Unlock()
-		if struck && !g.after {
+		if struck && !after {
 			panic(http.ErrAbortHandler)
 		}
 		if struck {
@@ -132,9 +146,6 @@ func (y *graveyard) mourner(t *testing.T) *mourner {
 	m.h = m.handler(y.tables.Endpoint, awstest.Endpoint(t))
 	m.mortal, m.healthy = functiontest.New(t, mortal.routes(), ""), functiontest.New(t, m.h.routes(), "")
 	m.mortal.Token = m.healthy.Token
-	m.grave.mu.Lock()
-	m.grave.calls = nil
-	m.grave.mu.Unlock()
 	return m
 }
 
@@ -329,8 +340,9 @@ func TestAKilledFunctionLeavesWhatCanBeRepaired(t *testing.T) {
 			const once = "Idempotency-Key: once"
 			whole := y.mourner(t)
 			method, path, body := story.prepare(whole)
+			whole.grave.begin(0, false)
 			whole.mortal.Want(t, story.statuses[0], whole.session, method, path, body, once)
-			steps := slices.Clone(whole.grave.calls)
+			steps, _ := whole.grave.seen()
 			whole.repair()
 			story.check(whole)
 			for i, step := range steps {
@@ -344,10 +356,10 @@ func TestAKilledFunctionLeavesWhatCanBeRepaired(t *testing.T) {
 						defer func() { <-slots }()
 						m := y.mourner(t)
 						method, path, body := story.prepare(m)
-						m.grave.strike, m.grave.after = i+1, after
+						m.grave.begin(i+1, after)
 						m.mortal.Call(t, m.session, method, path, body, once)
-						if !m.grave.dead {
-							t.Fatalf("only %d calls: %v", len(m.grave.calls), m.grave.calls)
+						if calls, dead := m.grave.seen(); !dead {
+							t.Fatalf("only %d calls: %v", len(calls), calls)
 						}
 						m.repair()
 						if again := m.healthy.Call(t, m.session, method, path, body, once); !slices.Contains(story.statuses, again.Status) {
