@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net/http"
 	"slices"
 	"time"
@@ -27,8 +26,8 @@ const signingTime = acmeserver.Lease - 10*time.Second
 // finalize has the certificate signed (RFC 8555 §7.4), and answers when it is.
 //
 // The order is leased before, with the CSR. A process that is killed leaves it so; when the lease has ended, a finalize
-// with the same CSR goes on. What the first may have signed is in the CA's ledger, and is taken from there: an order
-// has one certificate.
+// with the same CSR goes on. So is the serial number to be signed under, by which that one finds in the CA's ledger what
+// was signed: an order has one certificate.
 func (h *handler) finalize(q *request) (answer, error) {
 	var asked struct {
 		CSR string `json:"csr"`
@@ -66,12 +65,11 @@ func (h *handler) finalize(q *request) (answer, error) {
 		return answer{}, err
 	}
 	now := h.now()
-	resumed := !o.StartedAt.IsZero()
-	if !resumed {
+	if o.StartedAt.IsZero() {
 		o.CSR, o.StartedAt = der, now
 	}
-	interrupted := o.LeaseEnds
-	o.LeaseEnds = now.Add(acmeserver.Lease)
+	before := o.Drawn
+	o.Drawn, o.LeaseEnds = ca.SerialText(ca.NewSerial(now)), now.Add(acmeserver.Lease)
 	o, err = h.store.ChangeServerOrder(q.Context(), o)
 	if errors.Is(err, store.ErrConflict) { // another finalize was first
 		if o, err = h.owned(q); err == nil && again(o) {
@@ -86,7 +84,7 @@ func (h *handler) finalize(q *request) (answer, error) {
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), signingTime)
 	defer cancel()
-	entry, err := h.issue(ctx, q, o, request, resumed, interrupted)
+	entry, err := h.issue(ctx, q, o, request, before)
 	if err != nil {
 		return answer{}, h.failed(q, o, err)
 	}
@@ -128,63 +126,18 @@ func (h *handler) checkCSR(q *request, o acmeserver.Order, der []byte) (ca.Reque
 	return request, err
 }
 
-// issue has the certificate signed, unless the process that held the lease before had.
-func (h *handler) issue(ctx context.Context, q *request, o acmeserver.Order, r ca.Request, resumed bool, until time.Time) (ca.Entry, error) {
-	if resumed {
-		e, err := h.signedBefore(ctx, q, o, r, until)
+// issue has the certificate signed, unless the process that held the lease before had, under the serial number that it
+// had drawn.
+func (h *handler) issue(ctx context.Context, q *request, o acmeserver.Order, r ca.Request, before string) (ca.Entry, error) {
+	if before != "" {
+		signed, err := h.signer.Signed(ctx, q.ca.User, q.ca.ID, before)
 		if !errors.Is(err, store.ErrNotFound) {
-			return e, err
+			return signed.Entry, err
 		}
 	}
+	r.Serial = o.Drawn
 	issued, err := h.signer.Issue(ctx, q.ca.User, q.ca.ID, r, q.account.Principal(), 0)
 	return issued.Entry, err
-}
-
-// signedBefore looks for an order's certificate in the ledgers of its CA and of those that took its place: signed while
-// the order was leased, for the account, the names and the key. What was intended and perhaps not signed is not taken.
-func (h *handler) signedBefore(ctx context.Context, q *request, o acmeserver.Order, r ca.Request, until time.Time) (ca.Entry, error) {
-	public, err := x509.MarshalPKIXPublicKey(r.Public)
-	if err != nil {
-		return ca.Entry{}, fmt.Errorf("the key of order %s: %w", o.ID, err)
-	}
-	const page, pages = 100, 50
-	c := q.ca
-	for range mostSuccessors {
-		before := beginOf(until.Add(time.Second))
-	search:
-		for range pages {
-			entries, err := h.store.Entries(ctx, c.ID, before, page)
-			if err != nil {
-				return ca.Entry{}, err
-			}
-			for _, e := range entries {
-				if e.At.Before(o.StartedAt) {
-					break search
-				}
-				if e.By == q.account.Principal() && e.DER() != nil && slices.Equal(e.Names, r.Names) && bytes.Contains(e.TBS, public) {
-					return e, nil
-				}
-				before = e.Serial
-			}
-			if len(entries) < page {
-				break
-			}
-		}
-		if c.Next == 0 {
-			break
-		}
-		if c, err = h.store.CA(ctx, c.User, c.Next); err != nil {
-			break
-		}
-	}
-	return ca.Entry{}, store.ErrNotFound
-}
-
-// beginOf is the first serial number that a moment may have (ca.NewSerial).
-func beginOf(at time.Time) string {
-	n := ca.NewSerial(at)
-	const random = 13 * 8
-	return ca.SerialText(new(big.Int).Lsh(new(big.Int).Rsh(n, random), random))
 }
 
 // failed ends an order that the CA refused, and takes the lease off one that only met a trouble that passes: it can be

@@ -128,7 +128,7 @@ func (c *client) leave(o reply, csr string) acmeserver.Order {
 	order, err := c.tables.Store.ServerOrder(c.Context(), c.ca.ID, url[len(url)-26:], c.now())
 	c.must(err)
 	order.CSR, _ = base64.RawURLEncoding.DecodeString(csr)
-	order.StartedAt, order.LeaseEnds = c.now(), c.now().Add(acmeserver.Lease)
+	order.StartedAt, order.LeaseEnds, order.Drawn = c.now(), c.now().Add(acmeserver.Lease), ca.SerialText(ca.NewSerial(c.now()))
 	order, err = c.tables.Store.ChangeServerOrder(c.Context(), order)
 	c.must(err)
 	return order
@@ -141,11 +141,11 @@ func TestAnOrderIsFinishedAfterAKill(t *testing.T) {
 			c := w.register(w.bind("*"))
 			csr, key := makeCSR("a.test")
 			o := c.order("ready", "a.test")
-			c.leave(o, csr)
+			left := c.leave(o, csr)
 			principal := "acme/" + c.kid[len(c.kid)-26:]
 			want := ""
 			w.advance(time.Second)
-			ask := ca.Request{Names: []string{"a.test"}, Public: key.Public()}
+			ask := ca.Request{Names: []string{"a.test"}, Public: key.Public(), Serial: left.Drawn}
 			if strings.HasPrefix(killed, "after") {
 				issued, err := w.h.signer.Issue(t.Context(), ann, w.ca.ID, ask, principal, 0)
 				w.must(err)

@@ -150,6 +150,7 @@ type Order struct {
 	LeaseEnds time.Time // until when whoever issues it is left alone
 	Issuer    int64     // the CA that signed: the order's or the one that took its place
 	Serial    string    // of the certificate; empty until there is one
+	Drawn     string    // serial number that whoever issues it signs under
 	Error     *Problem  // why it ended without one
 
 	Revision int64

@@ -76,16 +76,18 @@ func (s *Signer) Issue(ctx context.Context, user, id int64, r ca.Request, by str
 // IssueOnce is Issue that stores the idempotency record which once makes of the certificate; store.ErrConflict if
 // there is one. A certificate that was signed for nothing stays intended in the ledger.
 func (s *Signer) IssueOnce(ctx context.Context, user, id int64, r ca.Request, by string, certificate int64, once func(Issued) (*store.Idempotency, error)) (Issued, error) {
+	var first int64
 	for try := 0; ; try++ {
 		at, err := s.load(ctx, user, id, try > 0)
 		if err != nil {
 			return Issued{}, err
 		}
+		first = cmp.Or(first, at.ca.ID)
 		plan, err := at.ca.Plan(r, s.Now())
 		if err != nil {
 			return Issued{}, err
 		}
-		if n, ok := ca.ParseSerial(r.Serial); ok && try == 0 { // after a conflict it may be in the ledger
+		if n, ok := ca.ParseSerial(r.Serial); ok && (try == 0 || at.ca.ID != first) { // after a conflict it may be in the ledger
 			plan.Template.SerialNumber = n
 		}
 		issued, err := s.Sign(ctx, at.ca, at.key, plan, r.Public, by, certificate)

@@ -134,6 +134,7 @@ type serverOrderItem struct {
 	LeaseEnds      int64               `dynamodbav:"lease_ends,omitempty"`
 	Issuer         int64               `dynamodbav:"issuer,omitempty"`
 	Serial         string              `dynamodbav:"serial,omitempty"`
+	Drawn          string              `dynamodbav:"drawn,omitempty"`
 	Error          *acmeserver.Problem `dynamodbav:"error,omitempty"`
 	Revision       int64               `dynamodbav:"revision"`
 	TTL            int64               `dynamodbav:"ttl"`
@@ -157,7 +158,7 @@ func newServerOrderItem(o acmeserver.Order) serverOrderItem {
 	it := serverOrderItem{
 		PK: at.pk, SK: at.sk, User: o.User, CA: o.CA, ID: o.ID, Account: o.Account, Profile: o.Profile, NotAfter: milliseconds(o.NotAfter), Replaces: o.Replaces,
 		ReplacesUntil: milliseconds(o.ReplacesUntil), CreatedAt: milliseconds(o.CreatedAt), ExpiresAt: milliseconds(o.ExpiresAt), CSR: o.CSR,
-		StartedAt: milliseconds(o.StartedAt), LeaseEnds: milliseconds(o.LeaseEnds), Issuer: o.Issuer, Serial: o.Serial, Error: o.Error,
+		StartedAt: milliseconds(o.StartedAt), LeaseEnds: milliseconds(o.LeaseEnds), Issuer: o.Issuer, Serial: o.Serial, Drawn: o.Drawn, Error: o.Error,
 		Revision: o.Revision, TTL: o.ExpiresAt.Unix(),
 	}
 	for _, a := range o.Authorizations {
@@ -174,7 +175,7 @@ func (it serverOrderItem) order() acmeserver.Order {
 	o := acmeserver.Order{
 		User: it.User, CA: it.CA, ID: it.ID, Account: it.Account, Profile: it.Profile, NotAfter: instant(it.NotAfter), Replaces: it.Replaces,
 		ReplacesUntil: instant(it.ReplacesUntil), CreatedAt: instant(it.CreatedAt), ExpiresAt: instant(it.ExpiresAt), CSR: it.CSR,
-		StartedAt: instant(it.StartedAt), LeaseEnds: instant(it.LeaseEnds), Issuer: it.Issuer, Serial: it.Serial, Error: it.Error, Revision: it.Revision,
+		StartedAt: instant(it.StartedAt), LeaseEnds: instant(it.LeaseEnds), Issuer: it.Issuer, Serial: it.Serial, Drawn: it.Drawn, Error: it.Error, Revision: it.Revision,
 	}
 	for _, a := range it.Authorizations {
 		authorization := acmeserver.Authorization{Name: a.Name, DeactivatedAt: instant(a.DeactivatedAt)}
