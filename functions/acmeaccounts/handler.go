@@ -179,6 +179,12 @@ func (h *handler) create(ctx context.Context, in *createRequest) (*idempotency.A
 	if strings.EqualFold(a.Provider, acmeaccount.SelfCA) {
 		a.Provider = acmeaccount.SelfCA
 	}
+	// Whoever orders at the account has the CA issue.
+	if need := (access.Need{Type: "cas", Action: access.Write, ID: a.CA}); a.CA != 0 {
+		if caller, _ := access.FromContext(ctx); !caller.Allow(need) {
+			return nil, problem.Lacking(access.Need{Type: "cas", Action: access.Write}.String())
+		}
+	}
 	mac, err := binding(in.Body, provider)
 	if err != nil {
 		return nil, err

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/catest"
+	"cjj365.cc/bb/shared/functiontest"
 )
 
 // Accounts at a private CA (contract §8): whatever the provider is called, no directory is asked, and the CA counts them.
@@ -39,7 +41,16 @@ func TestAccountsAtAPrivateCA(t *testing.T) {
 		}
 		return c.Uses
 	}
-	if uses() != 5 {
+	// An account has the CA issue: it takes the permission for that.
+	for permissions, status := range map[access.Permissions]int{
+		"acme_accounts:*:write": 403, "acme_accounts:*:write;cas:*:read": 403, "acme_accounts:*:write;cas:99:write": 403,
+		access.Permissions(fmt.Sprintf("acme_accounts:*:write;cas:%d:write", ours.ID)): 201,
+	} {
+		if a := w.Call(t, functiontest.Key(1, permissions, w.now), "POST", "/apiv1/users/1/acme-accounts", fmt.Sprintf(`{"name":"x","ca_id":%d}`, ours.ID)); a.Status != status {
+			t.Errorf("%s: %d %s, want %d", permissions, a.Status, a.Body, status)
+		}
+	}
+	if uses() != 6 {
 		t.Errorf("%d accounts rest on the CA", uses())
 	}
 	one := "/apiv1/users/1/acme-accounts/1"
@@ -50,7 +61,7 @@ func TestAccountsAtAPrivateCA(t *testing.T) {
 	}
 	w.Want(t, 200, w.session, "POST", one+"/register", "")
 	w.Want(t, 204, w.session, "DELETE", one, "")
-	if uses() != 4 {
+	if uses() != 5 {
 		t.Errorf("%d accounts rest on the CA", uses())
 	}
 }

@@ -81,7 +81,8 @@ func oneName(typed string) (string, error) {
 	}
 	name, err := pki.Private.Name(typed)
 	if p, ok := err.(*problem.Error); ok {
-		return "", fmt.Errorf("%s", strings.TrimSuffix(p.What, "."))
+		_, reason, _ := strings.Cut(p.What, "cannot stand in a certificate: ")
+		return "", fmt.Errorf("it cannot stand in a certificate: %s", strings.TrimSuffix(reason, "."))
 	}
 	return name, err
 }
@@ -149,7 +150,7 @@ func Refuse(refused []Refused) error {
 	if more := len(refused) - 1; more > 0 {
 		what += fmt.Sprintf(" (and %d more, see refused)", more)
 	}
-	return problem.InvalidArgument.New("The CA does not certify this. %s.", strings.TrimSuffix(what, ".")).With("refused", refused).With("field", first.Field)
+	return problem.InvalidArgument.New("The CA does not certify this: %s.", strings.TrimSuffix(what, ".")).With("refused", refused).With("field", first.Field)
 }
 
 // Constrains is why a name may not stand below the CA; empty if it may. Each CA of the chain has its say.
