@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"cjj365.cc/bb/shared/ca"
 	"cjj365.cc/bb/shared/idempotency"
@@ -214,6 +215,11 @@ func (h *handler) dry(c ca.CA, parent *ca.CA) (ca.Plan, error) {
 // use what was signed. A crash after it leaves the CRL and the OCSP signer to the schedule.
 func (h *handler) found(ctx context.Context, c ca.CA, parent *ca.CA, external bool, former *ca.CA, seal func(CA) (*store.Idempotency, error)) (made CA, err error) {
 	now := h.now()
+	if c.Custody == ca.InKMS {
+		if err := h.store.Count(ctx, fmt.Sprintf("signingkey#%d", c.User), signingKeyLimit, now); err != nil {
+			return made, err
+		}
+	}
 	if c.ID, err = h.store.NextCAID(ctx); err != nil {
 		return made, err
 	}
@@ -265,6 +271,10 @@ func (h *handler) found(ctx context.Context, c ca.CA, parent *ca.CA, external bo
 	}
 	return made, nil
 }
+
+// signingKeyLimit is how many keys a user may have made in KMS, which keeps one that is deleted for a month and has room for
+// 100,000 in an account.
+var signingKeyLimit = store.Limit{Most: 50, Window: 24 * time.Hour}
 
 // certify signs a CA's certificate, by its parent or by its own key, and for a root that takes another's place one by
 // that. It returns the entries to be completed.

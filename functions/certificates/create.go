@@ -106,7 +106,7 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*idempotency.A
 			var open *certificate.Order
 			expected := c
 			if atOnce {
-				if err := h.store.Count(ctx, orders(c.User), orderLimit, now); err != nil {
+				if err := h.count(ctx, c, now); err != nil {
 					return Certificate{}, err
 				}
 				if open, err = h.newOrder(ctx, c, now); err != nil {

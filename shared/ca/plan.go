@@ -233,8 +233,11 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 	if r.Public != nil {
 		kind, _ := pki.Strength(r.Public) // weak ones are among the refused
 		signsOnly := slices.Equal(template.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}) || slices.Equal(template.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping})
-		if strings.HasPrefix(string(kind), "rsa") && !signsOnly {
+		switch {
+		case strings.HasPrefix(string(kind), "rsa") && !signsOnly:
 			template.KeyUsage |= x509.KeyUsageKeyEncipherment
+		case strings.HasPrefix(string(kind), "ecdsa") && slices.Contains(template.ExtKeyUsage, x509.ExtKeyUsageEmailProtection):
+			template.KeyUsage |= x509.KeyUsageKeyAgreement // or nobody could encrypt to it
 		}
 		if template.SubjectKeyId, err = keyID(r.Public); err != nil {
 			return plan, nil, err
