@@ -249,14 +249,17 @@ func (h *handler) found(ctx context.Context, c ca.CA, parent *ca.CA, external bo
 			count = ca.Count{Issued: 1, LastUsed: e.At}
 		}
 	}
+	takes := former
+	if external { // once it has its certificate
+		takes = nil
+	}
+	if takes != nil {
+		c.Uses = 1
+	}
 	made = show(c, count, now)
 	once, err := seal(made)
 	if err != nil {
 		return made, err
-	}
-	takes := former
-	if external { // once it has its certificate
-		takes = nil
 	}
 	if c, err = h.store.CreateCA(ctx, c, signed, takes, once); err != nil {
 		if errors.Is(err, store.ErrConflict) && once == nil {

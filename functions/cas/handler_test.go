@@ -644,6 +644,8 @@ func TestRotation(t *testing.T) {
 	verify(t, issued.Cert, w.now, x509.ExtKeyUsageServerAuth)
 	leaf := parse(t, issued.Cert)[0]
 	verify(t, ca.PEM(leaf.Raw, parse(t, next.Link)[0].Raw, parse(t, root.Certificate)[0].Raw), w.now, x509.ExtKeyUsageServerAuth)
+	// What rests on the old one rests on the new one: that is not deleted.
+	w.Want(t, 409, w.session, "DELETE", fmt.Sprintf("%s/%d", base, next.ID), "")
 	// The old one still revokes what it signed, and says so.
 	w.Want(t, 200, w.session, "POST", fmt.Sprintf("%s/%d/certificates/%s/revoke", base, root.ID, old.Serial), "")
 	if got := len(w.crl(root.ID).RevokedCertificateEntries); got != 1 {
@@ -820,6 +822,10 @@ func TestChanges(t *testing.T) {
 		t.Error("a process that has the CA in memory does not see the change")
 	}
 	w.Want(t, 400, w.session, "PUT", one, `{"profiles":[]}`) // the default would be gone
+	w.Want(t, 200, w.session, "PUT", one, `{"profiles":[],"default_profile":""}`)
+	if got := w.ca(root.ID); got.Default != "server" || len(got.Profiles) != 0 {
+		t.Errorf("%+v", got)
+	}
 	w.Want(t, 204, w.session, "DELETE", one, "")
 	if _, err := other.Issue(context.Background(), 1, root.ID, ask, "test", 0); err == nil {
 		t.Error("a process that has the CA in memory signs for one that is deleted")

@@ -208,6 +208,9 @@ func (m *mourner) check(cas, certificates, signed, revoked int) {
 		if c.Parent != 0 {
 			uses[c.Parent]++
 		}
+		if c.Next != 0 { // which it would not do without
+			uses[c.Next]++
+		}
 		key, err := m.h.signer.Key(ctx, c)
 		if err != nil {
 			m.t.Errorf("CA %d: its key: %v", c.ID, err)

@@ -51,7 +51,7 @@ type CA struct {
 	Directory    string       `json:"acme_directory_url"`
 	Issued       int64        `json:"issued_cert_count" doc:"Certificates that it has signed, its own included."`
 	LastUsed     *int64       `json:"last_used_at" nullable:"true"`
-	Uses         int64        `json:"uses" doc:"Accounts, certificates and CAs that rest on it."`
+	Uses         int64        `json:"uses" doc:"Accounts, certificates and CAs that rest on it, one that it took the place of among them."`
 	CreatedAt    int64        `json:"created_at"`
 	UpdatedAt    int64        `json:"updated_at"`
 }

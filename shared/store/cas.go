@@ -47,8 +47,8 @@ type caItem struct {
 	Former     int64         `dynamodbav:"former,omitempty"`
 	Next       int64         `dynamodbav:"next,omitempty"`
 	Imported   bool          `dynamodbav:"imported,omitempty"`
-	Profiles   []ca.Profile  `dynamodbav:"profiles,omitempty"`
-	Default    string        `dynamodbav:"default_profile,omitempty"`
+	Profiles   []ca.Profile  `dynamodbav:"profiles"` // these two may become empty again
+	Default    string        `dynamodbav:"default_profile"`
 	Revocation string        `dynamodbav:"revocation_url"`
 	Directory  string        `dynamodbav:"directory_url"`
 	Uses       int64         `dynamodbav:"uses"` // accounts, certificates and CAs
@@ -197,6 +197,9 @@ func (s *Store) NextCAID(ctx context.Context) (int64, error) { return s.next(ctx
 // ErrConflict if the idempotency record exists or the parent or the former CA was changed or deleted meanwhile.
 func (s *Store) CreateCA(ctx context.Context, c ca.CA, signed []ca.Entry, former *ca.CA, once *Idempotency) (ca.CA, error) {
 	c.Revision = 1
+	if former != nil { // what rests on that one rests on this one
+		c.Uses = 1
+	}
 	stored, err := put(s.resources, newCAItem(c), absent)
 	if err != nil {
 		return c, err
@@ -234,7 +237,7 @@ func (s *Store) CreateCA(ctx context.Context, c ca.CA, signed []ca.Entry, former
 	if former != nil {
 		after := *former
 		after.Next, after.UpdatedAt = c.ID, c.CreatedAt
-		replaced, err := s.changedCA(&after, former.Revision)
+		replaced, err := s.changedCA(&after, former.Revision, 0)
 		if err != nil {
 			return c, err
 		}
@@ -302,14 +305,18 @@ func (s *Store) CAs(ctx context.Context, user int64) ([]ca.CA, error) {
 // Whoever has read it before cannot sign any more. With its first chain it gets its first CRL, and takes the place of
 // former; nil for none.
 func (s *Store) UpdateCA(ctx context.Context, before, after ca.CA, former *ca.CA) (ca.CA, error) {
-	items, err := s.changedCA(&after, before.Revision)
+	uses := int64(0)
+	if former != nil {
+		uses = 1
+	}
+	items, err := s.changedCA(&after, before.Revision, uses)
 	if err != nil {
 		return after, err
 	}
 	if former != nil {
 		old := *former
 		old.Next, old.UpdatedAt = after.ID, after.UpdatedAt
-		replaced, err := s.changedCA(&old, former.Revision)
+		replaced, err := s.changedCA(&old, former.Revision, 0)
 		if err != nil {
 			return after, err
 		}
@@ -325,8 +332,8 @@ func (s *Store) UpdateCA(ctx context.Context, before, after ca.CA, former *ca.CA
 	return after, conflict(s.transact(ctx, "change CA", items))
 }
 
-// changedCA writes a CA anew, but for what counts its uses, if its revision is still before.
-func (s *Store) changedCA(c *ca.CA, before int64) ([]types.TransactWriteItem, error) {
+// changedCA writes a CA anew, if its revision is still before. Of its uses, which others count, it adds some.
+func (s *Store) changedCA(c *ca.CA, before, uses int64) ([]types.TransactWriteItem, error) {
 	c.Revision = before + 1
 	attributes, err := attributevalue.MarshalMap(newCAItem(*c))
 	if err != nil {
@@ -335,7 +342,7 @@ func (s *Store) changedCA(c *ca.CA, before int64) ([]types.TransactWriteItem, er
 	for _, name := range []string{"pk", "sk", "uses"} {
 		delete(attributes, name)
 	}
-	names, values := map[string]string{}, map[string]types.AttributeValue{":before": number(before)}
+	names, values := map[string]string{}, map[string]types.AttributeValue{":before": number(before), ":uses": number(uses)}
 	var set []string
 	for i, name := range slices.Sorted(maps.Keys(attributes)) {
 		n := strconv.Itoa(i)
@@ -343,7 +350,7 @@ func (s *Store) changedCA(c *ca.CA, before int64) ([]types.TransactWriteItem, er
 		set = append(set, "#"+n+" = :"+n)
 	}
 	return []types.TransactWriteItem{{Update: &types.Update{
-		TableName: &s.resources, Key: caKey(c.User, c.ID).attributes(), UpdateExpression: aws.String("SET " + strings.Join(set, ", ")),
+		TableName: &s.resources, Key: caKey(c.User, c.ID).attributes(), UpdateExpression: aws.String("SET " + strings.Join(set, ", ") + " ADD uses :uses"),
 		ConditionExpression: aws.String("revision = :before"), ExpressionAttributeNames: names, ExpressionAttributeValues: values,
 	}}, {Update: &types.Update{
 		TableName: &s.resources, Key: caCountKey(c.ID).attributes(), UpdateExpression: aws.String("SET revision = :after"),
@@ -372,11 +379,14 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool) (ca.CA
 				ExpressionAttributeValues: map[string]types.AttributeValue{":less": number(-1)},
 			}},
 		}
-		less, err := s.unuseCA(ctx, user, c.Parent)
-		if err != nil {
-			return c, err
+		for _, other := range []int64{c.Parent, c.Next} {
+			less, err := s.unuseCA(ctx, user, other)
+			if err != nil {
+				return c, err
+			}
+			items = append(items, less...)
 		}
-		failed, err := s.transact(ctx, "delete CA", append(items, less...))
+		failed, err := s.transact(ctx, "delete CA", items)
 		if err != nil || len(failed) == 0 {
 			return c, err
 		}
