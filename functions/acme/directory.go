@@ -51,7 +51,7 @@ func (h *handler) newNonce(status int) answering {
 }
 
 // mostSuccessors ends a line of CAs that goes on without end.
-const mostSuccessors = 10
+const mostSuccessors = casigner.MostSuccessors
 
 // active is the CA that signs: the last of those that took a CA's place.
 func (h *handler) active(ctx context.Context, c ca.CA) (ca.CA, error) {

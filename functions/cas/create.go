@@ -265,6 +265,11 @@ func (h *handler) found(ctx context.Context, c ca.CA, parent *ca.CA, external bo
 		if errors.Is(err, store.ErrConflict) && once == nil {
 			err = problem.Conflict.New("The CA that signs, or is rotated, was changed at the same time. Try again.")
 		}
+		// A transaction whose answer was lost may have stored the CA: its key stays. The runbook says how to find one in vain.
+		stored = !errors.Is(err, store.ErrConflict) && !errors.Is(err, problem.Conflict)
+		if stored && c.Custody == ca.InKMS {
+			h.log.LogAttrs(ctx, slog.LevelError, "key left in KMS", slog.Int64("ca", c.ID), slog.String("key", c.KMSKey), slog.String("error", err.Error()))
+		}
 		return made, err
 	}
 	stored = true
@@ -318,6 +323,7 @@ func (h *handler) certify(ctx context.Context, c *ca.CA, key crypto.Signer, pare
 		template.NotAfter = end
 	}
 	template.CRLDistributionPoints, template.OCSPServer, template.IssuingCertificateURL = []string{former.CRLURL()}, []string{former.OCSPURL()}, []string{former.CertificateURL()}
+	template.Policies = ca.AnyPolicy
 	template.AuthorityKeyId = former.Certificate().SubjectKeyId // crypto/x509 leaves it out, since the names are the same
 	link.Template = &template
 	linked, err := h.signer.Sign(ctx, *former, old, link, key.Public(), by, 0)
@@ -512,7 +518,7 @@ func (h *handler) rotate(ctx context.Context, in *rotateCARequest) (*idempotency
 			if status := old.Status(h.now()); status == ca.Rotated || status == ca.Pending {
 				return CA{}, problem.Conflict.New("CA %d is %s, and cannot be rotated.", old.ID, status)
 			}
-			c.Constraints = pki.ConstraintsOf(old.Certificate())
+			c.Constraints, c.RawSubject = pki.ConstraintsOf(old.Certificate()), old.Certificate().RawSubject
 			var parent *ca.CA
 			if old.Parent != 0 {
 				above, err := h.ca(ctx, in.User, old.Parent)

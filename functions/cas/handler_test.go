@@ -29,6 +29,7 @@ import (
 	"cjj365.cc/bb/shared/ca"
 	"cjj365.cc/bb/shared/caorder"
 	"cjj365.cc/bb/shared/casigner"
+	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/functiontest"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/store"
@@ -309,6 +310,7 @@ func TestProfiles(t *testing.T) {
 		{`{"domain_name":"a.other.example"}`, []string{"sans"}},
 		{`{"domain_name":"*.corp.example"}`, []string{"sans"}},
 		{`{"domain_name":"a.corp.example","sans":["192.168.0.1","ann@corp.example"]}`, []string{"sans", "sans", "sans"}},
+		{`{"domain_name":"a.corp.example","key_type":"rsa"}`, []string{"key_type"}},
 		{`{"domain_name":"a.corp.example","validity_seconds":7201}`, []string{"validity_seconds"}},
 		{`{"domain_name":"a.corp.example","validity_seconds":10}`, []string{"validity_seconds"}},
 		{`{"domain_name":"a.other.example","validity_seconds":99999}`, []string{"sans", "validity_seconds"}},
@@ -486,6 +488,9 @@ func TestRevocation(t *testing.T) {
 	revoke("zz", ``, 400)
 	if e := revoke(first.Serial, `{"reason":"keyCompromise"}`, 200); e.Status != "REVOKED" || e.Reason != 1 || e.RevokedAt != w.now.Unix() {
 		t.Errorf("%+v", e)
+	}
+	if c := must(w.store.Certificate(context.Background(), 1, first.ID)); c.Status(w.now) != certificate.Revoked || c.Reason != 1 {
+		t.Errorf("the managed certificate is %s", c.Status(w.now))
 	}
 	crl := w.crl(root.ID)
 	if crl.Number.Cmp(before) <= 0 || len(crl.RevokedCertificateEntries) != 1 || crl.RevokedCertificateEntries[0].ReasonCode != 1 ||

@@ -208,7 +208,7 @@ func (h *handler) issueManaged(ctx context.Context, in *issueLeafRequest, r ca.R
 			return nil, problem.InvalidArgument.New("key_dist_policy must be HYBRID, MASTER_ONLY or DEVICE_REQUIRED.").With("field", "key_dist_policy")
 		}
 	}
-	if err := h.worker.Look(ctx, c); err != nil {
+	if err := h.worker.Look(ctx, c, csr); err != nil {
 		return nil, err
 	}
 	var issued casigner.Issued

@@ -169,7 +169,31 @@ func (h *handler) revoke(ctx context.Context, in *revokeEntryRequest) (*entryRes
 			return nil, err
 		}
 	}
+	if err := h.noteRevoked(ctx, in.User, e); err != nil {
+		return nil, err
+	}
 	return h.answerEntry(e), nil
+}
+
+// noteRevoked notes at the managed certificate that what is in its place is revoked. Revoking again repairs it after a
+// crash before this.
+func (h *handler) noteRevoked(ctx context.Context, user int64, e ca.Entry) error {
+	for try := 0; e.Certificate != 0; try++ {
+		c, err := h.store.Certificate(ctx, user, e.Certificate)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil || c.Current.Serial != e.Serial || !c.RevokedAt.IsZero() {
+			return err
+		}
+		after := c
+		after.RevokedAt, after.Reason, after.UpdatedAt = e.RevokedAt, e.Reason, h.now()
+		after.RenewAt = time.Time{} // whoever revokes a certificate says when there is to be another
+		if _, err = h.store.UpdateCertificate(ctx, c, after, nil, nil); !errors.Is(err, store.ErrConflict) || try == 5 {
+			return err
+		}
+	}
+	return nil
 }
 
 // foreign enters a certificate into the ledger that an imported CA signed before.

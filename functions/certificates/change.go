@@ -14,6 +14,7 @@ import (
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/acmekey"
 	"cjj365.cc/bb/shared/ca"
+	"cjj365.cc/bb/shared/casigner"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/certificate/record"
 	"cjj365.cc/bb/shared/idempotency"
@@ -233,7 +234,7 @@ func (h *handler) openIssue(ctx context.Context, user, id int64, validity time.D
 		if validity != 0 {
 			after.Validity = validity
 		}
-		if err := h.cas.Look(ctx, after); err != nil {
+		if err := h.cas.Look(ctx, after, nil); err != nil {
 			return err
 		}
 	}
@@ -378,7 +379,7 @@ func (h *handler) leaf(ctx context.Context, c certificate.Certificate) (*x509.Ce
 // that took its place. It may be repeated.
 func (h *handler) revokePrivate(ctx context.Context, c certificate.Certificate, leaf *x509.Certificate, reason int) error {
 	caller, _ := access.FromContext(ctx)
-	for id, hops := c.CA, 0; hops < 10; hops++ {
+	for id, hops := c.CA, 0; hops < casigner.MostSuccessors; hops++ {
 		e, err := h.store.Entry(ctx, id, ca.SerialText(leaf.SerialNumber))
 		if err == nil {
 			err = h.signer.Revoke(ctx, c.User, e, reason, caller.Principal())

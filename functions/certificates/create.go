@@ -84,14 +84,14 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*idempotency.A
 	if in.Body.Export != nil {
 		c.Export = *in.Body.Export
 	}
-	if c.CA != 0 {
-		if err := h.cas.Look(ctx, c); err != nil {
-			return nil, err
-		}
-	}
 	if c.KeyType == "" && !c.CallersKey {
 		if c.KeyType = account.KeyType; c.KeyType == "" {
 			c.KeyType = string(pki.ECDSAP256)
+		}
+	}
+	if c.CA != 0 {
+		if err := h.cas.Look(ctx, c, csr); err != nil {
+			return nil, err
 		}
 	}
 	if c.DNSProvider == 0 && atOnce && c.CA == 0 {

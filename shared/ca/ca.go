@@ -38,6 +38,7 @@ type CA struct {
 
 	Subject     pki.Subject // of its own certificate, as asked for
 	CommonName  string
+	RawSubject  []byte          // DER, of one that is to have another's subject to the byte; of one that is created
 	PathLen     int             // that was asked for; NoPathLen for none
 	Days        int             // of validity that were asked for
 	Constraints pki.Constraints // of one that is created; later they are its certificate's

@@ -14,13 +14,13 @@ import (
 	"cjj365.cc/bb/shared/problem"
 )
 
-// anyPolicy is of RFC 5280 §4.2.1.4.
-var anyPolicy = func() x509.OID {
+// AnyPolicy is the policy of a CA that limits none (RFC 5280 §4.2.1.4).
+var AnyPolicy = func() []x509.OID {
 	oid, err := x509.OIDFromInts([]uint64{2, 5, 29, 32, 0})
 	if err != nil {
 		panic(err)
 	}
-	return oid
+	return []x509.OID{oid}
 }()
 
 // Own plans the CA's certificate: signed by parent, or by its own key if parent is nil. It never outlives the parent.
@@ -36,7 +36,7 @@ func (c CA) Own(parent *CA, now time.Time) (Plan, error) {
 	begin, end := now.Add(-backdate), now.Add(time.Duration(c.Days)*day)
 	plan := Plan{Profile: OfCA}
 	template := &x509.Certificate{
-		Subject: subject(c.Subject, c.CommonName), BasicConstraintsValid: true, IsCA: true, SubjectKeyId: id,
+		Subject: subject(c.Subject, c.CommonName), RawSubject: c.RawSubject, BasicConstraintsValid: true, IsCA: true, SubjectKeyId: id,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	pathLen := c.PathLen
@@ -47,14 +47,14 @@ func (c CA) Own(parent *CA, now time.Time) (Plan, error) {
 			return plan, problem.Conflict.New("CA %d is %s, and signs no CA.", parent.ID, parent.Status(now))
 		}
 		above := parent.Certificate()
-		if above.NotAfter.Before(end) {
-			end = above.NotAfter
+		if first := parent.Ends(); first.Before(end) {
+			end = first
 			plan.Warnings = append(plan.Warnings, "The CA ends with the one that signs it, before it was asked to.")
 		}
 		if above.NotBefore.After(begin) {
 			begin = above.NotBefore
 		}
-		switch most := pathLenOf(above); {
+		switch most := parent.room(); {
 		case most == 0:
 			return plan, problem.Conflict.New("CA %d has the path length 0: there can be no CA below it.", parent.ID)
 		case most != NoPathLen && pathLen == NoPathLen:
@@ -64,7 +64,7 @@ func (c CA) Own(parent *CA, now time.Time) (Plan, error) {
 		}
 		template.CRLDistributionPoints, template.OCSPServer = []string{parent.CRLURL()}, []string{parent.OCSPURL()}
 		template.IssuingCertificateURL = []string{parent.CertificateURL()}
-		template.Policies = []x509.OID{anyPolicy} // without it, none that its certificates assert would be valid
+		template.Policies = AnyPolicy // without it, none that its certificates assert would be valid
 		var refused []Refused
 		for _, wrong := range c.Constraints.Within(pki.ConstraintsOf(above)) {
 			refused = append(refused, Refused{Field: "name_constraints", Why: wrong})
@@ -109,6 +109,29 @@ func (c CA) OCSPSigner(public crypto.PublicKey, now time.Time) (Plan, error) {
 // OCSPSignerFor is how long an OCSP signer's certificate is valid. After a third there is another.
 const OCSPSignerFor = 15 * day
 
+// Ends is when the first certificate of the chain ends.
+func (c CA) Ends() time.Time {
+	chain := c.Certificates()
+	first := chain[0].NotAfter
+	for _, above := range chain {
+		if above.NotAfter.Before(first) {
+			first = above.NotAfter
+		}
+	}
+	return first
+}
+
+// room is how many CAs may follow below, by each path length of the chain; NoPathLen for no limit.
+func (c CA) room() int {
+	least := NoPathLen
+	for i, one := range c.Certificates() {
+		if most := pathLenOf(one); most != NoPathLen && (least == NoPathLen || most-i < least) {
+			least = most - i
+		}
+	}
+	return least
+}
+
 func pathLenOf(c *x509.Certificate) int {
 	if c.MaxPathLen == 0 && !c.MaxPathLenZero {
 		return NoPathLen
@@ -126,7 +149,11 @@ func (c CA) PathLength() int {
 
 // CSR is the request by which another CA signs this one's certificate (PKCS#10, DER).
 func (c CA) CSR(key crypto.Signer) ([]byte, error) {
-	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject(c.Subject, c.CommonName)}, key)
+	template := &x509.CertificateRequest{Subject: subject(c.Subject, c.CommonName)}
+	if own := c.Certificate(); own != nil { // to the byte: its certificates name it
+		template.RawSubject = own.RawSubject
+	}
+	return x509.CreateCertificateRequest(rand.Reader, template, key)
 }
 
 // Accept checks a certificate for the CA that was signed outside, with those above it up to a root, and takes them
@@ -152,7 +179,7 @@ func (c *CA) Accept(chain pki.Chain, now time.Time) error {
 			return badChain("certificate %d is no CA's", i+1)
 		case one.KeyUsage != 0 && one.KeyUsage&x509.KeyUsageCertSign == 0:
 			return badChain("certificate %d may not sign certificates", i+1)
-		case i == 0 && one.KeyUsage != 0 && one.KeyUsage&x509.KeyUsageCRLSign == 0:
+		case i == 0 && one.KeyUsage&x509.KeyUsageCRLSign == 0: // without any key usage too: crypto/x509 signs no CRL by it
 			return badChain("the CA may not sign CRLs")
 		case len(one.UnhandledCriticalExtensions) > 0:
 			return badChain("certificate %d has a critical extension that is not understood here (%s)", i+1, one.UnhandledCriticalExtensions[0])

@@ -27,6 +27,7 @@ type Request struct {
 	Public     crypto.PublicKey // of the key to be certified; nil when only looked at
 	Profile    string           // empty for the CA's default
 	Validity   time.Duration    // 0 for the profile's
+	KeyType    pki.KeyType      // of one that is made later, when only looked at; empty if it is not known
 	Serial     string           // to be signed under; empty for another
 }
 
@@ -220,8 +221,8 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 		begin = own.NotBefore
 	}
 	end := now.Add(validity)
-	if end.After(own.NotAfter) {
-		end = own.NotAfter
+	if first := c.Ends(); end.After(first) {
+		end = first
 		plan.Warnings = append(plan.Warnings, "The certificate ends with its CA's, before it was asked to.")
 	}
 	template := &x509.Certificate{
@@ -232,7 +233,7 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 	profile.apply(template)
 	if r.Public != nil {
 		kind, _ := pki.Strength(r.Public) // weak ones are among the refused
-		signsOnly := slices.Equal(template.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}) || slices.Equal(template.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping})
+		signsOnly := slices.Equal(template.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning})
 		switch {
 		case strings.HasPrefix(string(kind), "rsa") && !signsOnly:
 			template.KeyUsage |= x509.KeyUsageKeyEncipherment
@@ -295,6 +296,9 @@ func (c CA) refuse(r Request, profile Profile) (refused []Refused) {
 		if why := c.Constrains(cn); why != "" {
 			refused = append(refused, Refused{Field: "common_name", Why: why})
 		}
+	}
+	if r.Public == nil && r.KeyType != "" && len(profile.KeyTypes) > 0 && !slices.Contains(profile.KeyTypes, string(r.KeyType)) {
+		refused = append(refused, Refused{Field: "key_type", Why: "the profile " + profile.Name + " allows " + strings.Join(profile.KeyTypes, ", ")})
 	}
 	if r.Public != nil {
 		kind, err := pki.Strength(r.Public)

@@ -18,7 +18,7 @@ import (
 // stand in the certificate, it and what is below it, as name constraints have it; "*" is any, and an empty list none.
 type Profile struct {
 	Name     string   `json:"name" dynamodbav:"name" minLength:"1" maxLength:"64" pattern:"^[a-z0-9][a-z0-9_.-]*$"`
-	Usages   []string `json:"usages" dynamodbav:"usages" maxItems:"10" doc:"Extended key usages: serverAuth, clientAuth, emailProtection, codeSigning, timeStamping, or an OID."`
+	Usages   []string `json:"usages" dynamodbav:"usages" maxItems:"10" doc:"Extended key usages: serverAuth, clientAuth, emailProtection, codeSigning, or an OID."`
 	DNS      []string `json:"dns,omitempty" dynamodbav:"dns,omitempty" maxItems:"100" doc:"DNS names that may be certified, each with what is below it; * for any."`
 	IP       []string `json:"ip,omitempty" dynamodbav:"ip,omitempty" maxItems:"100" doc:"Addresses that may be, as CIDR; * for any."`
 	Email    []string `json:"email,omitempty" dynamodbav:"email,omitempty" maxItems:"100" doc:"E-mail addresses or their domains; * for any."`
@@ -83,13 +83,14 @@ func (p Profile) usual() time.Duration {
 // usages are the extended key usages that have names, by name in lower case.
 var usages = map[string]x509.ExtKeyUsage{
 	"serverauth": x509.ExtKeyUsageServerAuth, "clientauth": x509.ExtKeyUsageClientAuth, "emailprotection": x509.ExtKeyUsageEmailProtection,
-	"codesigning": x509.ExtKeyUsageCodeSigning, "timestamping": x509.ExtKeyUsageTimeStamping,
+	"codesigning": x509.ExtKeyUsageCodeSigning,
 }
 
 var oidShape = regexp.MustCompile(`^[0-2](\.(0|[1-9][0-9]{0,8})){1,15}$`)
 
-// reserved are usages that nobody is certified for by a profile: any usage at all, and the signing of OCSP answers.
-var reserved = []string{"2.5.29.37.0", "1.3.6.1.5.5.7.3.9"}
+// reserved are usages that nobody is certified for by a profile: any usage at all, the signing of OCSP answers, and time
+// stamping, which wants its extension critical (RFC 3161 §2.3).
+var reserved = []string{"2.5.29.37.0", "1.3.6.1.5.5.7.3.9", "1.3.6.1.5.5.7.3.8"}
 
 // apply puts the usages into a certificate.
 func (p Profile) apply(c *x509.Certificate) {

@@ -35,13 +35,22 @@ type Worker struct {
 
 // Request is what a certificate asks of its CA. public is nil when it is only looked at.
 func Request(c certificate.Certificate, public crypto.PublicKey) ca.Request {
-	return ca.Request{Names: c.Names, Subject: pki.Subject(c.Subject), Public: public, Profile: c.Profile, Validity: c.Validity}
+	return ca.Request{Names: c.Names, Subject: pki.Subject(c.Subject), Public: public, KeyType: pki.KeyType(c.KeyType), Profile: c.Profile, Validity: c.Validity}
 }
 
-// Look refuses what the certificate's CA would refuse, before anything is stored. The key is not looked at.
-func (w *Worker) Look(ctx context.Context, c certificate.Certificate) error {
+// Look refuses what the certificate's CA would refuse, before anything is stored. csr is the request of a caller who
+// keeps the key (PKCS#10, DER); nil for a key that is made here, or a request that was looked at before.
+func (w *Worker) Look(ctx context.Context, c certificate.Certificate, csr []byte) error {
+	var public crypto.PublicKey
+	if csr != nil {
+		r, err := pki.Any.ParseRequestDER(csr)
+		if err != nil {
+			return err
+		}
+		public = r.Public
+	}
 	at, err := w.Store.CA(ctx, c.User, c.CA)
-	for hops := 0; err == nil && at.Next != 0 && hops < 10; hops++ {
+	for hops := 0; err == nil && at.Next != 0 && hops < casigner.MostSuccessors; hops++ {
 		at, err = w.Store.CA(ctx, c.User, at.Next)
 	}
 	if errors.Is(err, store.ErrNotFound) {
@@ -50,7 +59,7 @@ func (w *Worker) Look(ctx context.Context, c certificate.Certificate) error {
 	if err != nil {
 		return err
 	}
-	_, err = at.Plan(Request(c, nil), w.Now())
+	_, err = at.Plan(Request(c, public), w.Now())
 	return err
 }
 

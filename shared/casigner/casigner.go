@@ -49,6 +49,9 @@ type opened struct {
 	until time.Time
 }
 
+// MostSuccessors is how many CAs may have taken each other's place: as many as a user may have.
+const MostSuccessors = 100
+
 // How long, and how many, CAs are kept in memory with their keys.
 const keptFor, keptMost = 5 * time.Minute, 64
 
@@ -108,7 +111,7 @@ func (s *Signer) IssueOnce(ctx context.Context, user, id int64, r ca.Request, by
 // Signed finds what was signed under a serial number by the user's CA, or one that has taken its place; store.ErrNotFound
 // if nothing is known to be.
 func (s *Signer) Signed(ctx context.Context, user, id int64, serial string) (Issued, error) {
-	for range 10 {
+	for range MostSuccessors {
 		c, err := s.Store.CA(ctx, user, id)
 		if err != nil {
 			return Issued{}, err
@@ -132,7 +135,7 @@ func Missing(id int64) error { return problem.NotFound.New("There is no CA %d.",
 // load reads a CA with its key, from memory unless anew is wanted, and goes on to the one that has taken its place.
 func (s *Signer) load(ctx context.Context, user, id int64, anew bool) (opened, error) {
 	now := s.Now()
-	for range 10 {
+	for range MostSuccessors {
 		s.mu.Lock()
 		kept, found := s.open[id]
 		s.mu.Unlock()
