@@ -1,3 +1,4 @@
+// Command cas, as the bench builds it: the routes of functions/cas by HTTPS, in place of Lambda (see privateca.go).
 package main
 
 import (
