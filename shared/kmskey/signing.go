@@ -151,7 +151,7 @@ func (k *signer) Sign(_ io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, 
 	defer cancel()
 	signed, err := k.client.Sign(ctx, &kms.SignInput{
 		KeyId: &k.id, Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm,
-	}, patient("NotFoundException", "AccessDeniedException")) // a new key's tag, which the role goes by, is not known everywhere at once
+	}, patient("NotFoundException"))
 	if err != nil {
 		return nil, failure("sign with "+k.id, err)
 	}
