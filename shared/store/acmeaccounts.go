@@ -82,18 +82,11 @@ func (s *Store) createOwned(ctx context.Context, item any, count key, most int64
 	if err != nil {
 		return err
 	}
-	items := []types.TransactWriteItem{created, {Update: &types.Update{
-		TableName: &s.resources, Key: count.attributes(), UpdateExpression: aws.String("ADD n :one"),
-		ConditionExpression:       aws.String("attribute_not_exists(n) OR n < :most"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":one": number(1), ":most": number(most)},
-	}}}
+	items := []types.TransactWriteItem{created, s.oneMore(count, most)}
 	items = append(items, beside...)
-	if once != nil {
-		record, err := once.put(s.resources)
-		if err != nil {
-			return err
-		}
-		items = append(items, record)
+	items, err = once.beside(items, s.resources)
+	if err != nil {
+		return err
 	}
 	const ofCount = 1
 	failed, err := s.transact(ctx, "create one of the "+what, items)
@@ -112,12 +105,7 @@ func (s *Store) ACMEAccount(ctx context.Context, user, id int64) (acmeaccount.Ac
 
 // ACMEAccounts lists a user's accounts, newest first; there are at most maxOwned.
 func (s *Store) ACMEAccounts(ctx context.Context, user int64) ([]acmeaccount.Account, error) {
-	items, err := query[accountItem](ctx, s, s.resources, accountPartition(user), accountPrefix)
-	all := make([]acmeaccount.Account, len(items))
-	for i, it := range items {
-		all[i] = it.account()
-	}
-	return all, err
+	return queryAs(ctx, s, s.resources, accountPartition(user), accountPrefix, accountItem.account)
 }
 
 // ChangeACMEAccount stores an account's name, contact and default key type; ErrNotFound if it is gone.
@@ -173,14 +161,27 @@ func (s *Store) DeleteACMEAccount(ctx context.Context, user, id int64) error {
 	return s.deleteOwned(ctx, accountKey(user, id), accountCountKey(user), "delete ACME account", less...)
 }
 
+// oneMore counts one of the things of which there are few, and oneLess takes it back.
+func (s *Store) oneMore(count key, most int64) types.TransactWriteItem {
+	return types.TransactWriteItem{Update: &types.Update{
+		TableName: &s.resources, Key: count.attributes(), UpdateExpression: aws.String("ADD n :one"),
+		ConditionExpression:       aws.String("attribute_not_exists(n) OR n < :most"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":one": number(1), ":most": number(most)},
+	}}
+}
+
+func (s *Store) oneLess(count key) types.TransactWriteItem {
+	return types.TransactWriteItem{Update: &types.Update{
+		TableName: &s.resources, Key: count.attributes(), UpdateExpression: aws.String("ADD n :less"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":less": number(-1)},
+	}}
+}
+
 func (s *Store) deleteOwned(ctx context.Context, at, count key, doing string, beside ...types.TransactWriteItem) error {
 	gone := remove(s.resources, at)
 	gone.Delete.ConditionExpression = aws.String("attribute_exists(pk) AND (attribute_not_exists(uses) OR uses <= :none)")
 	gone.Delete.ExpressionAttributeValues = map[string]types.AttributeValue{":none": number(0)}
-	failed, err := s.transact(ctx, doing, append([]types.TransactWriteItem{gone, {Update: &types.Update{
-		TableName: &s.resources, Key: count.attributes(), UpdateExpression: aws.String("ADD n :less"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":less": number(-1)},
-	}}}, beside...))
+	failed, err := s.transact(ctx, doing, append([]types.TransactWriteItem{gone, s.oneLess(count)}, beside...))
 	if err != nil || len(failed) == 0 {
 		return err
 	}

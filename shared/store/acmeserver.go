@@ -220,17 +220,10 @@ func (s *Store) CreateBinding(ctx context.Context, b acmeserver.Binding, once *I
 	if err != nil {
 		return err
 	}
-	items := []types.TransactWriteItem{created, check(s.resources, caKey(b.User, b.CA), present), {Update: &types.Update{
-		TableName: &s.resources, Key: bindingCountKey(b.CA).attributes(), UpdateExpression: aws.String("ADD n :one"),
-		ConditionExpression:       aws.String("attribute_not_exists(n) OR n < :most"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":one": number(1), ":most": number(acmeserver.MaxBindings)},
-	}}}
-	if once != nil {
-		record, err := once.put(s.resources)
-		if err != nil {
-			return err
-		}
-		items = append(items, record)
+	items := []types.TransactWriteItem{created, check(s.resources, caKey(b.User, b.CA), present), s.oneMore(bindingCountKey(b.CA), acmeserver.MaxBindings)}
+	items, err = once.beside(items, s.resources)
+	if err != nil {
+		return err
 	}
 	const ofCA, ofCount = 1, 2
 	failed, err := s.transact(ctx, "create a binding", items)
@@ -252,11 +245,7 @@ func (s *Store) Binding(ctx context.Context, ca int64, id string) (acmeserver.Bi
 
 // Bindings lists a CA's bindings, newest first; there are at most acmeserver.MaxBindings.
 func (s *Store) Bindings(ctx context.Context, ca int64) ([]acmeserver.Binding, error) {
-	items, err := query[bindingItem](ctx, s, s.resources, acmeServerPartition(ca), bindingPrefix)
-	all := make([]acmeserver.Binding, len(items))
-	for i, it := range items {
-		all[i] = it.binding()
-	}
+	all, err := queryAs(ctx, s, s.resources, acmeServerPartition(ca), bindingPrefix, bindingItem.binding)
 	slices.SortFunc(all, func(a, b acmeserver.Binding) int {
 		if c := b.CreatedAt.Compare(a.CreatedAt); c != 0 {
 			return c
@@ -270,10 +259,7 @@ func (s *Store) Bindings(ctx context.Context, ca int64) ([]acmeserver.Binding, e
 func (s *Store) DeleteBinding(ctx context.Context, ca int64, id string) error {
 	gone := remove(s.resources, bindingKey(ca, id))
 	gone.Delete.ConditionExpression = aws.String(present)
-	failed, err := s.transact(ctx, "delete a binding", []types.TransactWriteItem{gone, {Update: &types.Update{
-		TableName: &s.resources, Key: bindingCountKey(ca).attributes(), UpdateExpression: aws.String("ADD n :less"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":less": number(-1)},
-	}}})
+	failed, err := s.transact(ctx, "delete a binding", []types.TransactWriteItem{gone, s.oneLess(bindingCountKey(ca))})
 	if err == nil && len(failed) > 0 {
 		return ErrNotFound
 	}

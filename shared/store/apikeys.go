@@ -69,12 +69,7 @@ func (it keyItem) key() apikey.Key {
 // APIKeys lists a user's keys, newest first. A user has at most apikey.MaxPerUser, so the list is one
 // page of the table.
 func (s *Store) APIKeys(ctx context.Context, user int64) ([]apikey.Key, error) {
-	items, err := query[keyItem](ctx, s, s.credentials, userPartition(user), keyPrefix)
-	keys := make([]apikey.Key, len(items))
-	for i, it := range items {
-		keys[i] = it.key()
-	}
-	return keys, err
+	return queryAs(ctx, s, s.credentials, userPartition(user), keyPrefix, keyItem.key)
 }
 
 // APIKey reads one key; ErrNotFound if there is none.
@@ -154,12 +149,9 @@ func (s *Store) creation(k apikey.Key, maker access.Caller, owner ownerItem, onc
 		}},
 		check(s.credentials, callerKey(maker), present),
 	}
-	if once != nil {
-		record, err := once.put(s.resources)
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, record)
+	items, err = once.beside(items, s.resources)
+	if err != nil {
+		return nil, err
 	}
 	// Its notices of expiry, deleted with it: who gives them need not read credentials.
 	notices, err := s.notices(webhook.Notice{Subject: webhook.OfAPIKeys, User: k.User, ID: k.ID, Name: k.Name, ExpiresAt: k.ExpiresAt}, k.CreatedAt)
@@ -203,12 +195,9 @@ func (s *Store) RollAPIKey(ctx context.Context, before, after apikey.Key, caller
 	if caller.Kind != access.APIKey || caller.ID != before.ID {
 		items = append(items, check(s.credentials, callerKey(caller), present))
 	}
-	if once != nil {
-		record, err := once.put(s.resources)
-		if err != nil {
-			return err
-		}
-		items = append(items, record)
+	items, err := once.beside(items, s.resources)
+	if err != nil {
+		return err
 	}
 	return conflict(s.transact(ctx, "roll API key", items))
 }

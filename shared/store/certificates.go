@@ -292,12 +292,9 @@ func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate
 		}
 		items = append(items, request)
 	}
-	if once != nil {
-		record, err := once.put(s.resources)
-		if err != nil {
-			return c, err
-		}
-		items = append(items, record)
+	items, err = once.beside(items, s.resources)
+	if err != nil {
+		return c, err
 	}
 	ofRecord := len(items) - 1
 	failed, err := s.transact(ctx, "create certificate", items)
@@ -406,12 +403,9 @@ func (s *Store) UpdateCertificate(ctx context.Context, before, after certificate
 			items = append(items, s.use(dnsProviderKey(after.User, after.DNSProvider), 1))
 		}
 	}
-	if once != nil {
-		record, err := once.put(s.resources)
-		if err != nil {
-			return after, err
-		}
-		items = append(items, record)
+	items, err = once.beside(items, s.resources)
+	if err != nil {
+		return after, err
 	}
 	return after, conflict(s.transact(ctx, "change certificate", items))
 }
@@ -528,12 +522,7 @@ func (s *Store) keysOf(ctx context.Context, pk string) ([]key, error) {
 
 // Issues lists a certificate's history, newest first.
 func (s *Store) Issues(ctx context.Context, id int64) ([]certificate.Issue, error) {
-	items, err := query[issueItem](ctx, s, s.resources, certificatePartition(id), issuePrefix)
-	issues := make([]certificate.Issue, len(items))
-	for i, it := range items {
-		issues[i] = it.issue()
-	}
-	return issues, err
+	return queryAs(ctx, s, s.resources, certificatePartition(id), issuePrefix, issueItem.issue)
 }
 
 // Request reads the certification request (PKCS#10, DER) of a caller who keeps the key; ErrNotFound if there is

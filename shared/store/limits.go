@@ -59,6 +59,15 @@ type idempotencyItem struct {
 	TTL     int64  `dynamodbav:"ttl"`
 }
 
+// beside adds the record, if there is one, to what is written in the same transaction.
+func (i *Idempotency) beside(items []types.TransactWriteItem, table string) ([]types.TransactWriteItem, error) {
+	if i == nil {
+		return items, nil
+	}
+	record, err := i.put(table)
+	return append(items, record), err
+}
+
 func (i *Idempotency) put(table string) (types.TransactWriteItem, error) {
 	at := idempotencyKey(i.Principal, i.ClientKey)
 	item, err := put(table, idempotencyItem{PK: at.pk, SK: at.sk, Request: i.Request, Answer: i.Answer, TTL: i.CreatedAt.Add(IdempotencyLifetime).Unix()},

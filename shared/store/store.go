@@ -185,6 +185,16 @@ func query[T any](ctx context.Context, s *Store, table, pk, prefix string) ([]T,
 	return items, nil
 }
 
+// queryAs is query of items that stand for something.
+func queryAs[I, T any](ctx context.Context, s *Store, table, pk, prefix string, of func(I) T) ([]T, error) {
+	items, err := query[I](ctx, s, table, pk, prefix)
+	all := make([]T, len(items))
+	for i, it := range items {
+		all[i] = of(it)
+	}
+	return all, err
+}
+
 // transact writes all or nothing. failed lists which items' conditions did not hold; a conflict with
 // another transaction is tried again here.
 func (s *Store) transact(ctx context.Context, doing string, items []types.TransactWriteItem) (failed []int, err error) {

@@ -66,12 +66,7 @@ func (s *Store) Webhook(ctx context.Context, user, id int64) (webhook.Endpoint, 
 
 // Webhooks lists a user's endpoints, newest first; there are at most webhook.MaxPerUser.
 func (s *Store) Webhooks(ctx context.Context, user int64) ([]webhook.Endpoint, error) {
-	items, err := query[endpointItem](ctx, s, s.resources, webhooksPartition(user), webhookPrefix)
-	all := make([]webhook.Endpoint, len(items))
-	for i, it := range items {
-		all[i] = it.endpoint()
-	}
-	return all, err
+	return queryAs(ctx, s, s.resources, webhooksPartition(user), webhookPrefix, endpointItem.endpoint)
 }
 
 // ChangeWebhook stores an endpoint if it is as it was read, changed last at before: ErrConflict if not. With
@@ -83,12 +78,9 @@ func (s *Store) ChangeWebhook(ctx context.Context, e webhook.Endpoint, before ti
 	}
 	item.Put.ExpressionAttributeValues = map[string]types.AttributeValue{":before": number(milliseconds(before))}
 	items := []types.TransactWriteItem{item}
-	if once != nil {
-		record, err := once.put(s.resources)
-		if err != nil {
-			return err
-		}
-		items = append(items, record)
+	items, err = once.beside(items, s.resources)
+	if err != nil {
+		return err
 	}
 	return conflict(s.transact(ctx, "change webhook", items))
 }
