@@ -8,7 +8,9 @@ package awsenv
 
 import (
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -28,9 +30,9 @@ func Config() (aws.Config, error) {
 	return aws.Config{
 		Region:      region,
 		Credentials: credentials.NewStaticCredentialsProvider(id, secret, os.Getenv("AWS_SESSION_TOKEN")),
-		HTTPClient: awshttp.NewBuildableClient().WithTimeout(time.Second).WithDialerOptions(func(d *net.Dialer) {
+		HTTPClient: Client{awshttp.NewBuildableClient().WithTimeout(time.Second).WithDialerOptions(func(d *net.Dialer) {
 			d.Timeout = 500 * time.Millisecond
-		}),
+		})},
 		Retryer: func() aws.Retryer {
 			return retry.NewStandard(func(o *retry.StandardOptions) {
 				o.MaxAttempts = 3
@@ -48,3 +50,20 @@ func Endpoint(service string) *string {
 	}
 	return nil
 }
+
+// A Client is the SDK's HTTP client without a fault that it has together with net/http: the SDK closes a request's
+// body when the answer begins, net/http then looks whether more of the body is left, the closed body's WriteTo says
+// io.EOF, net/http takes that for a failure to send and cuts the answer off. The SDK would repeat a call that was
+// carried out: a conditional write, or the creation of a key.
+type Client struct{ client *awshttp.BuildableClient }
+
+// Do sends a request whose body has Read and no WriteTo.
+func (c Client) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return c.client.Do(r)
+}
+
+// WithTimeout is a client with connections of its own that gives a request that long.
+func (c Client) WithTimeout(limit time.Duration) Client { return Client{c.client.WithTimeout(limit)} }

@@ -56,7 +56,7 @@ func Open(name string) (*Bucket, error) {
 	return &Bucket{s3.NewFromConfig(configuration, func(o *s3.Options) {
 		o.BaseEndpoint = awsenv.Endpoint("S3")
 		o.UsePathStyle = o.BaseEndpoint != nil // another host has no names for buckets
-		if client, ok := o.HTTPClient.(*awshttp.BuildableClient); ok {
+		if client, ok := o.HTTPClient.(awsenv.Client); ok {
 			o.HTTPClient = client.WithTimeout(try)
 		}
 	}), name}, nil

@@ -15,7 +15,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
@@ -101,7 +100,7 @@ func (s *Signing) public(ctx context.Context, id string) (crypto.PublicKey, erro
 // once has a call that must not be made twice wait for its answer.
 func once(o *kms.Options) {
 	o.Retryer = aws.NopRetryer{}
-	if client, ok := o.HTTPClient.(*awshttp.BuildableClient); ok {
+	if client, ok := o.HTTPClient.(awsenv.Client); ok {
 		o.HTTPClient = client.WithTimeout(CreationBudget)
 	}
 }
