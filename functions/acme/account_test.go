@@ -310,7 +310,7 @@ func TestWhatIsDeletedWithACA(t *testing.T) {
 	w := newWorld(t)
 	c := w.register(w.bind("*"))
 	c.order("ready", "a.example.test")
-	if _, err := w.tables.Store.DeleteCA(t.Context(), ann, w.ca.ID, true); err != nil {
+	if _, err := w.tables.Store.DeleteCA(t.Context(), ann, w.ca.ID, true, w.now()); err != nil {
 		t.Fatal(err)
 	}
 	if r := w.send("GET", w.at("directory"), "", nil); r.problem() != "404 malformed" {

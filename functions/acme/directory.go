@@ -50,25 +50,19 @@ func (h *handler) newNonce(status int) answering {
 	}
 }
 
-// mostSuccessors ends a line of CAs that goes on without end.
-const mostSuccessors = casigner.MostSuccessors
+// mostFormer is how many CAs may have taken each other's place: as many as a user may have.
+const mostFormer = 100
 
 // active is the CA that signs: the last of those that took a CA's place.
 func (h *handler) active(ctx context.Context, c ca.CA) (ca.CA, error) {
-	for range mostSuccessors {
-		if c.Next == 0 {
-			return c, nil
-		}
-		next, err := h.store.CA(ctx, c.User, c.Next)
-		if errors.Is(err, store.ErrNotFound) {
-			return c, casigner.Missing(c.Next)
-		}
-		if err != nil {
-			return c, err
-		}
-		c = next
+	if c.Next == 0 {
+		return c, nil
 	}
-	return c, refuse(serverInternal, "The CA was rotated too often.")
+	last, err := h.store.LastOfLine(ctx, c.User, c.Next)
+	if errors.Is(err, store.ErrNotFound) {
+		err = casigner.Missing(c.Next)
+	}
+	return last, err
 }
 
 // errNotOurs says that no CA of a line signed a certificate, as far as its ledger goes.
@@ -88,25 +82,30 @@ func (h *handler) find(ctx context.Context, c ca.CA, authority []byte, serial *b
 		}
 		return e, err
 	}
-	e, err := look(c)
-	if !errors.Is(err, store.ErrNotFound) {
-		return c, e, err
+	former := c
+	for range mostFormer {
+		if e, err := look(former); !errors.Is(err, store.ErrNotFound) {
+			return former, e, err
+		}
+		var err error
+		if former, err = h.store.CA(ctx, c.User, former.Former); errors.Is(err, store.ErrNotFound) {
+			break
+		} else if err != nil {
+			return former, ca.Entry{}, err
+		}
 	}
-	for _, onward := range []func(ca.CA) int64{func(c ca.CA) int64 { return c.Next }, func(c ca.CA) int64 { return c.Former }} {
-		other := c
-		for range mostSuccessors {
-			id := onward(other)
-			if id == 0 {
-				break
-			}
-			if other, err = h.store.CA(ctx, c.User, id); errors.Is(err, store.ErrNotFound) {
-				break
-			} else if err != nil {
-				return other, e, err
-			}
-			if e, err = look(other); !errors.Is(err, store.ErrNotFound) {
-				return other, e, err
-			}
+	if c.Next == 0 {
+		return c, ca.Entry{}, errNotOurs
+	}
+	for next, err := range h.store.LineOfCA(ctx, c.User, c.Next) {
+		if errors.Is(err, store.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return next, ca.Entry{}, err
+		}
+		if e, err := look(next); !errors.Is(err, store.ErrNotFound) {
+			return next, e, err
 		}
 	}
 	return c, ca.Entry{}, errNotOurs

@@ -113,7 +113,7 @@ func (h *handler) checkCSR(q *request, o acmeserver.Order, der []byte) (ca.Reque
 		return ca.Request{}, refuse(badCSR, "The key of the account must not be a certificate's.")
 	}
 	now := h.now()
-	request := requestOf(o, csr.Names, now)
+	request := requestOf(o, csr.Names)
 	request.Public = csr.Public
 	at, err := h.active(q.Context(), q.ca)
 	if err != nil {
@@ -197,5 +197,5 @@ func (h *handler) certificate(q *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{kind: "application/pem-certificate-chain", text: ca.PEM(append([][]byte{e.DER()}, c.Chain...)...)}, nil
+	return answer{kind: "application/pem-certificate-chain", text: ca.PEM(e.DER()) + c.PEM(e.At)}, nil
 }

@@ -100,7 +100,7 @@ func (h *handler) newOrder(q *request) (answer, error) {
 	if o.Profile, err = profile(at, b, asked.Profile); err != nil {
 		return answer{}, err
 	}
-	plan, refused, err := at.Look(requestOf(o, names, now), now)
+	plan, refused, err := at.Look(requestOf(o, names), now)
 	if err != nil {
 		return answer{}, err
 	}
@@ -130,12 +130,8 @@ func (h *handler) newOrder(q *request) (answer, error) {
 }
 
 // requestOf is what an order asks of the CA.
-func requestOf(o acmeserver.Order, names []string, now time.Time) ca.Request {
-	r := ca.Request{Names: names, Profile: o.Profile}
-	if !o.NotAfter.IsZero() {
-		r.Validity = o.NotAfter.Sub(now)
-	}
-	return r
+func requestOf(o acmeserver.Order, names []string) ca.Request {
+	return ca.Request{Names: names, Profile: o.Profile, NotAfter: o.NotAfter}
 }
 
 // identified are the names of identifiers, each once.

@@ -302,6 +302,9 @@ func (h *handler) certify(ctx context.Context, c *ca.CA, key crypto.Signer, pare
 			return nil, signing(err)
 		}
 		c.Chain = issued.Chain
+		if len(parent.Cross) > 0 {
+			c.Cross = append([][]byte{issued.Chain[0]}, parent.Cross...)
+		}
 		return []ca.Entry{issued.Entry}, nil
 	}
 	issued, err := h.signer.SignOwn(ctx, *c, key, plan, by)
@@ -330,7 +333,11 @@ func (h *handler) certify(ctx context.Context, c *ca.CA, key crypto.Signer, pare
 	if err != nil {
 		return nil, signing(err)
 	}
-	c.Link = linked.Chain[0]
+	above := former.Chain
+	if len(former.Cross) > 0 {
+		above = former.Cross
+	}
+	c.Cross = append([][]byte{linked.Chain[0]}, above...)
 	return append(signed, linked.Entry), nil
 }
 
@@ -518,17 +525,16 @@ func (h *handler) rotate(ctx context.Context, in *rotateCARequest) (*idempotency
 			if status := old.Status(h.now()); status == ca.Rotated || status == ca.Pending {
 				return CA{}, problem.Conflict.New("CA %d is %s, and cannot be rotated.", old.ID, status)
 			}
-			c.Constraints, c.RawSubject = pki.ConstraintsOf(old.Certificate()), old.Certificate().RawSubject
+			own := old.Certificate()
+			c.Constraints, c.RawSubject, c.Usages = pki.ConstraintsOf(own), own.RawSubject, ca.UsagesOf(own)
 			var parent *ca.CA
 			if old.Parent != 0 {
-				above, err := h.ca(ctx, in.User, old.Parent)
+				above, err := h.store.LastOfLine(ctx, in.User, old.Parent)
+				if errors.Is(err, store.ErrNotFound) {
+					err = problem.Conflict.New("CA %d, which signed this one, is gone. Create a new CA.", old.Parent)
+				}
 				if err != nil {
 					return CA{}, err
-				}
-				for above.Next != 0 { // the parent was rotated before
-					if above, err = h.ca(ctx, in.User, above.Next); err != nil {
-						return CA{}, err
-					}
 				}
 				parent, c.Parent = &above, above.ID
 			}

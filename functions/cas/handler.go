@@ -225,7 +225,7 @@ type deleteRequest struct {
 // delete removes a CA. Its key in KMS goes after it: a crash in between leaves a key that nobody uses, tagged with the
 // CA's id.
 func (h *handler) delete(ctx context.Context, in *deleteRequest) (*struct{}, error) {
-	c, err := h.store.DeleteCA(ctx, in.User, in.ID, in.Force)
+	c, err := h.store.DeleteCA(ctx, in.User, in.ID, in.Force, h.now())
 	if errors.Is(err, store.ErrConflict) {
 		return nil, problem.Conflict.New("%d accounts, certificates or CAs rest on CA %d. Delete them first, or delete it with ?force=true.", c.Uses, in.ID).With("uses", c.Uses)
 	}

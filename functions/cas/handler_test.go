@@ -747,9 +747,7 @@ func TestRepeatedRequests(t *testing.T) {
 					a.Into(t, &issued)
 				}
 				answers[i] = fmt.Sprint(a.Status, issued.ID)
-				if issued.Serial != "" {
-					answers[i] += issued.Serial
-				}
+				answers[i] += issued.Serial
 			})
 		}
 		group.Wait()
@@ -757,19 +755,19 @@ func TestRepeatedRequests(t *testing.T) {
 		var issued Issued
 		final.Into(t, &issued)
 		for _, answer := range answers {
-			if answer != fmt.Sprint(200, issued.ID)+issued.Serial && answer != fmt.Sprint(200, issued.ID) { // while the first was at it
+			if answer != fmt.Sprint(200, issued.ID)+issued.Serial || issued.Serial == "" {
 				t.Errorf("%s, and in the end %d %s", answer, issued.ID, issued.Serial)
 			}
 		}
 	}
-	issued := 0
+	signed := 0
 	for _, e := range must(w.store.Entries(context.Background(), root.ID, "", 100)) {
-		if e.Status(w.now) == "ISSUED" && e.Profile == "server" {
-			issued++
+		if e.Profile == "server" {
+			signed++
 		}
 	}
-	if issued != 2 {
-		t.Errorf("%d were issued and given out", issued)
+	if signed != 2 {
+		t.Errorf("%d were signed", signed)
 	}
 }
 
@@ -895,7 +893,7 @@ func TestTwoCallersAtOnce(t *testing.T) {
 		t.Errorf("%d rest on the root, and it counts %d", below, got.Uses)
 	}
 	for _, c := range cas {
-		if _, err := w.store.DeleteCA(context.Background(), 1, c.ID, true); err != nil {
+		if _, err := w.store.DeleteCA(context.Background(), 1, c.ID, true, w.now); err != nil {
 			t.Error(err)
 		}
 	}

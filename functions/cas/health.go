@@ -70,13 +70,5 @@ func (h *handler) published(ctx context.Context, c ca.CA) (p ca.Published, err e
 		return p, err
 	}
 	p.OCSPNotAfter = signer.NotAfter
-	if c.Parent == 0 {
-		return p, nil
-	}
-	e, err := h.store.Entry(ctx, c.Parent, ca.SerialText(c.Certificate().SerialNumber))
-	if errors.Is(err, store.ErrNotFound) {
-		return p, nil
-	}
-	p.Parent = &e
-	return p, err
+	return p, nil
 }

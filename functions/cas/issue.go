@@ -90,7 +90,7 @@ func (h *handler) issueTo(ctx context.Context, in *issueLeafRequest) (*idempoten
 		return h.issueManaged(ctx, in, r, csr)
 	}
 	now := h.now()
-	return idempotency.Do(ctx, h.store, &in.Header, "issue-from-ca", struct {
+	return idempotency.DoAlone(ctx, h.store, &in.Header, "issue-from-ca", struct {
 		ID   int64
 		Body leafRequest
 	}{in.ID, in.Body}, now, func(seal func(Issued) (*store.Idempotency, error)) (Issued, error) {
@@ -244,14 +244,24 @@ func (h *handler) issueManaged(ctx context.Context, in *issueLeafRequest, r ca.R
 	// The certificate and its open issue are stored. A crash from here on leaves them to the issuer.
 	id := answer.Body.Data.ID
 	if answer.Replayed == "" {
-		c, issued, err = h.worker.Issue(ctx, id, principal(ctx))
-		if err != nil && !errors.Is(err, store.ErrConflict) {
+		if c, issued, err = h.worker.Issue(ctx, id, principal(ctx)); err != nil && !errors.Is(err, store.ErrConflict) {
 			return nil, err
 		}
 	}
-	if answer.Replayed != "" || err != nil {
+	if answer.Replayed != "" || err != nil { // another worker has it, or had
+		if err := h.worker.Await(ctx, id, principal(ctx)); err != nil && !errors.Is(err, store.ErrConflict) {
+			return nil, err
+		}
 		if c, err = h.store.Certificate(ctx, in.User, id); err != nil {
 			return nil, problem.NotFound.New("The certificate %d that this request made is gone.", id)
+		}
+		switch c.Status(h.now()) {
+		case certificate.Issuing:
+			p := problem.Conflict.New("The certificate %d that this request made is still being issued. Try again in a moment.", id)
+			p.RetryAfter = time.Second
+			return nil, p
+		case certificate.Failed:
+			return nil, problem.InvalidArgument.New("The certificate %d that this request made was not issued. %s", id, c.Failure.What)
 		}
 	}
 	answer.Body.Data = Issued{Certificate: record.Of(c, h.now()), Warnings: notNull(issued.Warnings)}

@@ -251,7 +251,7 @@ func (m *mourner) check(cas, certificates, signed, revoked int) {
 			if e.Profile == "server" {
 				gotSigned++
 			}
-			if revoked := slices.ContainsFunc(lines, func(r ca.Revoked) bool { return r.Serial == e.Serial }); revoked == e.RevokedAt.IsZero() {
+			if revoked := slices.ContainsFunc(lines, func(r ca.Revocation) bool { return r.Serial == e.Serial }); revoked == e.RevokedAt.IsZero() {
 				m.t.Errorf("CA %d: entry %s is revoked in one place only", c.ID, e.Serial)
 			}
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"cjj365.cc/bb/shared/ca"
@@ -18,6 +17,7 @@ import (
 // Entry is a certificate of a CA's ledger. Times are epoch seconds, 0 for none.
 type Entry struct {
 	Serial      string   `json:"serial_number"`
+	CA          int64    `json:"ca_id" doc:"That signed it: the CA of the path, or one that took its place."`
 	Status      string   `json:"status" enum:"INTENDED,ISSUED,EXPIRED,REVOKED" doc:"INTENDED: it was to be signed, and maybe was, by a process that was killed."`
 	Names       []string `json:"names"`
 	Profile     string   `json:"profile" doc:"ca and ocsp are what the CA signs for itself."`
@@ -32,7 +32,7 @@ type Entry struct {
 
 func showEntry(e ca.Entry, now time.Time) Entry {
 	return Entry{
-		Serial: e.Serial, Status: e.Status(now), Names: notNull(e.Names), Profile: e.Profile, Principal: e.By, Certificate: e.Certificate,
+		Serial: e.Serial, CA: e.CA, Status: e.Status(now), Names: notNull(e.Names), Profile: e.Profile, Principal: e.By, Certificate: e.Certificate,
 		CreatedAt: record.Seconds(e.At), NotAfter: record.Seconds(e.NotAfter), RevokedAt: record.Seconds(e.RevokedAt), Reason: e.Reason,
 	}
 }
@@ -87,7 +87,7 @@ func (h *handler) ledger(ctx context.Context, in *ledgerRequest) (*ledgerRespons
 }
 
 func serialOf(text string) (string, error) {
-	n, ok := ca.ParseSerial(strings.ToUpper(text))
+	n, ok := ca.ParseSerial(text)
 	if !ok {
 		return "", problem.InvalidArgument.New("A serial number is hexadecimal, two digits for each byte.").With("field", "serial")
 	}
@@ -126,7 +126,7 @@ func (h *handler) find(ctx context.Context, in *EntryPath) (ca.Entry, error) {
 	if err != nil {
 		return ca.Entry{}, err
 	}
-	e, err := h.store.Entry(ctx, in.ID, serial)
+	_, e, err := h.signer.Find(ctx, in.User, in.ID, serial)
 	if errors.Is(err, store.ErrNotFound) {
 		err = problem.NotFound.New("CA %d has signed no certificate %s.", in.ID, serial)
 	}
@@ -160,7 +160,7 @@ func (h *handler) revoke(ctx context.Context, in *revokeEntryRequest) (*entryRes
 	if e.RevokedAt.IsZero() {
 		err := h.signer.Revoke(ctx, in.User, e, reason, principal(ctx))
 		if errors.Is(err, store.ErrNotFound) {
-			return nil, casigner.Missing(in.ID)
+			return nil, casigner.Missing(e.CA)
 		}
 		if err != nil && !errors.Is(err, store.ErrConflict) {
 			return nil, err
@@ -169,31 +169,7 @@ func (h *handler) revoke(ctx context.Context, in *revokeEntryRequest) (*entryRes
 			return nil, err
 		}
 	}
-	if err := h.noteRevoked(ctx, in.User, e); err != nil {
-		return nil, err
-	}
 	return h.answerEntry(e), nil
-}
-
-// noteRevoked notes at the managed certificate that what is in its place is revoked. Revoking again repairs it after a
-// crash before this.
-func (h *handler) noteRevoked(ctx context.Context, user int64, e ca.Entry) error {
-	for try := 0; e.Certificate != 0; try++ {
-		c, err := h.store.Certificate(ctx, user, e.Certificate)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
-		}
-		if err != nil || c.Current.Serial != e.Serial || !c.RevokedAt.IsZero() {
-			return err
-		}
-		after := c
-		after.RevokedAt, after.Reason, after.UpdatedAt = e.RevokedAt, e.Reason, h.now()
-		after.RenewAt = time.Time{} // whoever revokes a certificate says when there is to be another
-		if _, err = h.store.UpdateCertificate(ctx, c, after, nil, nil); !errors.Is(err, store.ErrConflict) || try == 5 {
-			return err
-		}
-	}
-	return nil
 }
 
 // foreign enters a certificate into the ledger that an imported CA signed before.

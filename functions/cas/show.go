@@ -15,7 +15,7 @@ type CA struct {
 	ID           int64        `json:"id"`
 	User         int64        `json:"user_id"`
 	Name         string       `json:"name"`
-	Status       string       `json:"status" enum:"PENDING,ACTIVE,ROTATED,EXPIRED"`
+	Status       string       `json:"status" enum:"PENDING,ACTIVE,ROTATED,REVOKED,EXPIRED" doc:"REVOKED: its certificate is, or one above it that a CA here signed."`
 	Algorithm    string       `json:"algorithm" enum:"ECDSA,RSA,ED25519"`
 	KeySize      int          `json:"key_size" doc:"Bits."`
 	Curve        *string      `json:"curve_name" nullable:"true"`
@@ -38,7 +38,7 @@ type CA struct {
 	Constraints  *Constraints `json:"name_constraints,omitempty"`
 	Certificate  string       `json:"ca_certificate_pem"`
 	Chain        string       `json:"chain_pem" doc:"The certificate and those above it, up to the root."`
-	Link         string       `json:"link_certificate_pem" doc:"A certificate for the same key by the root that this one took the place of; empty for none."`
+	Link         string       `json:"link_certificate_pem" doc:"A certificate for the same key by the root that this one took the place of; empty for none. Certificates come with it while it is valid, so that those who trust the former root can follow."`
 	Parent       int64        `json:"parent_id" doc:"The CA of yours that signed it; 0 for none."`
 	Former       int64        `json:"predecessor_id" doc:"0 for none."`
 	Next         int64        `json:"successor_id" doc:"0 for none."`
@@ -84,8 +84,8 @@ func show(c ca.CA, count ca.Count, now time.Time) CA {
 		shown.Certificate, shown.Chain = ca.PEM(c.Chain[0]), ca.PEM(c.Chain...)
 		shown.Constraints = showConstraints(pki.ConstraintsOf(own))
 	}
-	if len(c.Link) > 0 {
-		shown.Link = ca.PEM(c.Link)
+	if link := c.Link(); link != nil {
+		shown.Link = ca.PEM(link)
 	}
 	shown.count(count)
 	return shown

@@ -14,7 +14,6 @@ import (
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/acmekey"
 	"cjj365.cc/bb/shared/ca"
-	"cjj365.cc/bb/shared/casigner"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/certificate/record"
 	"cjj365.cc/bb/shared/idempotency"
@@ -343,14 +342,11 @@ func (h *handler) revoke(ctx context.Context, in *revokeRequest) (*response, err
 			return nil, err
 		}
 		if c.CA != 0 {
-			err = h.revokePrivate(ctx, c, leaf, reason)
-		} else {
-			err = h.revokeAtCA(ctx, c, leaf, reason)
+			c, err = h.revokePrivate(ctx, c, leaf, reason)
+		} else if err = h.revokeAtCA(ctx, c, leaf, reason); err == nil {
+			c, err = h.noteRevoked(ctx, c, reason)
 		}
 		if err != nil {
-			return nil, err
-		}
-		if c, err = h.noteRevoked(ctx, c, reason); err != nil {
 			return nil, err
 		}
 		h.audit(ctx, "revoked", c, slog.String("serial", c.Current.Serial), slog.Int("reason", reason))
@@ -376,29 +372,23 @@ func (h *handler) leaf(ctx context.Context, c certificate.Certificate) (*x509.Ce
 }
 
 // revokePrivate revokes in the ledger of the private CA that signed the certificate: the certificate's own, or the one
-// that took its place. It may be repeated.
-func (h *handler) revokePrivate(ctx context.Context, c certificate.Certificate, leaf *x509.Certificate, reason int) error {
+// that took its place. The certificate is marked in the same transaction, unless the entry was revoked before.
+func (h *handler) revokePrivate(ctx context.Context, c certificate.Certificate, leaf *x509.Certificate, reason int) (certificate.Certificate, error) {
 	caller, _ := access.FromContext(ctx)
-	for id, hops := c.CA, 0; hops < casigner.MostSuccessors; hops++ {
-		e, err := h.store.Entry(ctx, id, ca.SerialText(leaf.SerialNumber))
-		if err == nil {
-			err = h.signer.Revoke(ctx, c.User, e, reason, caller.Principal())
-			if errors.Is(err, store.ErrConflict) { // revoked already
-				return nil
-			}
-			if !errors.Is(err, store.ErrNotFound) {
-				return err
-			}
-		} else if !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		signed, err := h.store.CA(ctx, c.User, id)
-		if err != nil || signed.Next == 0 {
-			break
-		}
-		id = signed.Next
+	_, e, err := h.signer.Find(ctx, c.User, c.CA, ca.SerialText(leaf.SerialNumber))
+	if err == nil {
+		err = h.signer.Revoke(ctx, c.User, e, reason, caller.Principal())
 	}
-	return problem.Conflict.New("The CA that signed the certificate is gone, and with it what it revoked.")
+	switch {
+	case errors.Is(err, store.ErrConflict): // before the certificate was in place
+		return h.noteRevoked(ctx, c, e.Reason)
+	case errors.Is(err, store.ErrNotFound):
+		return c, problem.Conflict.New("The CA that signed the certificate is gone, and with it what it revoked.")
+	case err != nil:
+		return c, err
+	}
+	c, err = h.store.Certificate(ctx, c.User, c.ID)
+	return c, missing(err, c.ID)
 }
 
 // revokeAtCA revokes at the CA. It may be repeated: what is revoked already is no error.
@@ -426,8 +416,7 @@ func (h *handler) noteRevoked(ctx context.Context, c certificate.Certificate, re
 	issue := c.Current.Issue
 	for range 5 {
 		after := c
-		after.RevokedAt, after.Reason, after.UpdatedAt = h.now(), reason, h.now()
-		after.RenewAt = time.Time{} // whoever revokes a certificate says when there is to be another
+		after.Revoke(reason, h.now())
 		after, err := h.store.UpdateCertificate(ctx, c, after, nil, nil)
 		if !errors.Is(err, store.ErrConflict) {
 			return after, err

@@ -139,8 +139,12 @@ func (h *handler) create(ctx context.Context, in *CreateRequest) (*idempotency.A
 // issuePrivate has a private CA finish an issue that was opened, while the caller waits. Of a request that is
 // repeated, it shows what came of the first.
 func (h *handler) issuePrivate(ctx context.Context, user, id int64, replayed bool) (Certificate, error) {
-	if !replayed {
-		caller, _ := access.FromContext(ctx)
+	caller, _ := access.FromContext(ctx)
+	if replayed {
+		if err := h.cas.Await(ctx, id, caller.Principal()); err != nil && !errors.Is(err, store.ErrConflict) {
+			return Certificate{}, missing(err, id)
+		}
+	} else {
 		if c, _, err := h.cas.Issue(ctx, id, caller.Principal()); err == nil {
 			return record.Of(c, h.now()), nil
 		} else if !errors.Is(err, store.ErrConflict) { // the issuer has it

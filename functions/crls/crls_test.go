@@ -168,7 +168,7 @@ func TestACAThatCannotSign(t *testing.T) {
 		t.Errorf("%v, %v", due, err)
 	}
 	// Deleted: nothing is due any more.
-	if _, err := w.store.DeleteCA(ctx, 1, broken.ID, false); err != nil {
+	if _, err := w.store.DeleteCA(ctx, 1, broken.ID, false, w.now); err != nil {
 		t.Fatal(err)
 	}
 	w.pass(time.Hour)

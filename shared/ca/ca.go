@@ -39,12 +39,13 @@ type CA struct {
 	Subject     pki.Subject // of its own certificate, as asked for
 	CommonName  string
 	RawSubject  []byte          // DER, of one that is to have another's subject to the byte; of one that is created
+	Usages      Usages          // that its certificates are limited to; of one that is created
 	PathLen     int             // that was asked for; NoPathLen for none
 	Days        int             // of validity that were asked for
 	Constraints pki.Constraints // of one that is created; later they are its certificate's
 
 	Chain    [][]byte // DER: its own certificate, then those above it up to the root; empty until it has one
-	Link     []byte   // DER: a certificate for its key by the root that it took the place of; empty for none
+	Cross    [][]byte // DER: another chain, for those who trust the root that the chain's took the place of; empty for none
 	Parent   int64    // another CA of the user that signed its certificate; 0 for none
 	Former   int64    // the CA that it took the place of; 0 for none
 	Next     int64    // the CA that took its place; 0 for none
@@ -55,6 +56,9 @@ type CA struct {
 	Default    string    // profile of requests that name none
 	Revocation string    // URL below which its CRL, its certificate and its OCSP responder are
 	Directory  string    // URL below which its ACME resources are
+
+	RevokedAt     time.Time // when a certificate of the chain was revoked that a CA here signed; zero for never
+	RevokedSerial string    // of that certificate
 
 	Uses      int64 // accounts, certificates and CAs that rest on it
 	CreatedAt time.Time
@@ -90,6 +94,7 @@ const (
 	Pending Status = "PENDING" // it waits for its certificate from outside
 	Active  Status = "ACTIVE"
 	Rotated Status = "ROTATED" // another CA has taken its place; it still signs CRLs
+	Revoked Status = "REVOKED" // its certificate is, or one above it; it still signs CRLs
 	Expired Status = "EXPIRED"
 )
 
@@ -100,6 +105,8 @@ func (c CA) Status(now time.Time) Status {
 		return Pending
 	case c.Next != 0:
 		return Rotated
+	case !c.RevokedAt.IsZero():
+		return Revoked
 	case !now.Before(c.Certificate().NotAfter):
 		return Expired
 	}
@@ -110,22 +117,33 @@ func (c CA) Status(now time.Time) Status {
 type parsed struct {
 	chain       pki.Chain
 	constraints []pki.Constraints
+	usages      []Usages
 	pem         string
+	crossPEM    string
+	crossEnds   time.Time
 }
 
 func (c CA) parse() *parsed {
 	if c.parsed != nil {
 		return c.parsed
 	}
-	p := &parsed{chain: make(pki.Chain, len(c.Chain)), constraints: make([]pki.Constraints, len(c.Chain))}
-	for i, der := range c.Chain {
-		var err error
-		if p.chain[i], err = x509.ParseCertificate(der); err != nil { // it was checked before it was stored
+	p := &parsed{pem: PEM(c.Chain...), crossPEM: PEM(c.Cross...)}
+	parse := func(der []byte) *x509.Certificate {
+		one, err := x509.ParseCertificate(der)
+		if err != nil { // it was checked before it was stored
 			panic(fmt.Sprintf("CA %d: %v", c.ID, err))
 		}
-		p.constraints[i] = pki.ConstraintsOf(p.chain[i])
+		return one
 	}
-	p.pem = PEM(c.Chain...)
+	for _, der := range c.Chain {
+		one := parse(der)
+		p.chain, p.constraints, p.usages = append(p.chain, one), append(p.constraints, pki.ConstraintsOf(one)), append(p.usages, UsagesOf(one))
+	}
+	for i, der := range c.Cross {
+		if end := parse(der).NotAfter; i == 0 || end.Before(p.crossEnds) {
+			p.crossEnds = end
+		}
+	}
 	return p
 }
 
@@ -143,8 +161,22 @@ func (c CA) Certificate() *x509.Certificate {
 	return c.parse().chain[0]
 }
 
-// PEM is the chain as text.
-func (c CA) PEM() string { return c.parse().pem }
+// PEM is what follows a certificate that the CA signed, as text: the chain, or while it is valid the one that those
+// too can follow who trust the root before. Who trusts the chain's root knows it, and needs no certificate of it.
+func (c CA) PEM(now time.Time) string {
+	if p := c.parse(); now.Before(p.crossEnds) {
+		return p.crossPEM
+	}
+	return c.parse().pem
+}
+
+// Link is the certificate for a root's key by the root that it took the place of; nil if there is none.
+func (c CA) Link() []byte {
+	if len(c.Cross) == 0 || !c.Root() {
+		return nil
+	}
+	return c.Cross[0]
+}
 
 // Certificates are the chain.
 func (c CA) Certificates() pki.Chain { return c.parse().chain }

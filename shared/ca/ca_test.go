@@ -106,7 +106,7 @@ func TestAnEntryIsTheCertificate(t *testing.T) {
 		t.Errorf("%d", len(got))
 	}
 	// The CRL: what is long over is not in it, whatever was revoked late is.
-	list := []Revoked{
+	list := []Revocation{
 		{Serial: "01", At: now.Add(-90 * day), NotAfter: now.Add(-60 * day)}, {Serial: "02", At: now, NotAfter: now.Add(-60 * day), Reason: 1}, {Serial: "03", At: now.Add(-90 * day), NotAfter: now.Add(day)},
 	}
 	der, next, err := c.CRL(5, list, now, key)

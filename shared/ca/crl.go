@@ -14,8 +14,8 @@ import (
 // noCheck is id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1).
 var noCheck = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}}
 
-// Revoked is a certificate in a CRL.
-type Revoked struct {
+// Revocation is a certificate in a CRL.
+type Revocation struct {
 	Serial   string
 	At       time.Time
 	Reason   int
@@ -30,7 +30,7 @@ const CRLFor, CRLEvery = 5 * day, day
 const keptAfterExpiry = 30 * day
 
 // ListedUntil is until when a revoked certificate is in the CRLs.
-func (r Revoked) ListedUntil() time.Time {
+func (r Revocation) ListedUntil() time.Time {
 	until := r.NotAfter
 	if r.At.After(until) {
 		until = r.At
@@ -39,7 +39,7 @@ func (r Revoked) ListedUntil() time.Time {
 }
 
 // CRL makes a full CRL (RFC 5280 §5): with authority key identifier, number and next update.
-func (c CA) CRL(number int64, revoked []Revoked, now time.Time, key crypto.Signer) ([]byte, time.Time, error) {
+func (c CA) CRL(number int64, revoked []Revocation, now time.Time, key crypto.Signer) ([]byte, time.Time, error) {
 	own := c.Certificate()
 	now = now.UTC().Truncate(time.Second)
 	next := now.Add(CRLFor)

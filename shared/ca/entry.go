@@ -33,6 +33,18 @@ const (
 	OfOCSP = "ocsp"
 )
 
+// imported is the profile of what a CA signed before it was imported.
+const imported = "imported"
+
+// OfCA tells whether it is a CA that was certified.
+func (e Entry) OfCA() bool {
+	if e.Profile != OfCA && e.Profile != imported {
+		return false
+	}
+	c, err := x509.ParseCertificate(e.DER())
+	return err == nil && c.IsCA
+}
+
 // DER is the certificate; nil if it is not known to have been signed.
 func (e Entry) DER() []byte {
 	if len(e.Tail) == 0 {
@@ -75,7 +87,7 @@ func (e Entry) Status(now time.Time) string {
 
 // Foreign is the entry of a certificate that a CA signed before it was imported here.
 func Foreign(id int64, c *x509.Certificate, by string, now time.Time) (Entry, error) {
-	e := Entry{CA: id, Serial: SerialText(c.SerialNumber), TBS: c.RawTBSCertificate, Profile: "imported", By: by, At: now, NotAfter: c.NotAfter.UTC()}
+	e := Entry{CA: id, Serial: SerialText(c.SerialNumber), TBS: c.RawTBSCertificate, Profile: imported, By: by, At: now, NotAfter: c.NotAfter.UTC()}
 	if err := e.Complete(c.Raw); err != nil {
 		return e, fmt.Errorf("certificate %s: %w", e.Serial, err)
 	}

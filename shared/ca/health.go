@@ -32,7 +32,6 @@ type Published struct {
 	CRL          *x509.RevocationList // nil if there is none
 	CRLFailure   string
 	OCSPNotAfter time.Time // end of the OCSP signer's certificate; zero if there is none
-	Parent       *Entry    // the entry of the CA's certificate in its parent's ledger; nil for none
 }
 
 // Check finds what is wrong with a CA.
@@ -59,8 +58,12 @@ func (c CA) Check(p Published, now time.Time) []Finding {
 			add(Critical, "chain_broken", "Certificate %d of the chain is not signed by the next.", i+1)
 		}
 	}
-	if p.Parent != nil && !p.Parent.RevokedAt.IsZero() {
-		add(Critical, "revoked", "The CA's own certificate is revoked since %s. Rotate it.", p.Parent.RevokedAt.Format(time.DateOnly))
+	if !c.RevokedAt.IsZero() {
+		what := "The CA's own certificate"
+		if SerialText(own.SerialNumber) != c.RevokedSerial {
+			what = "A certificate above the CA"
+		}
+		add(Critical, "revoked", "%s is revoked since %s. Rotate it.", what, c.RevokedAt.Format(time.DateOnly))
 	}
 	for i, one := range chain {
 		checkParameters(i, one, now, add)

@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"slices"
@@ -37,7 +39,7 @@ func (c CA) Own(parent *CA, now time.Time) (Plan, error) {
 	plan := Plan{Profile: OfCA}
 	template := &x509.Certificate{
 		Subject: subject(c.Subject, c.CommonName), RawSubject: c.RawSubject, BasicConstraintsValid: true, IsCA: true, SubjectKeyId: id,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ExtKeyUsage: c.Usages.Known, UnknownExtKeyUsage: c.Usages.Other,
 	}
 	pathLen := c.PathLen
 	if parent != nil {
@@ -153,7 +155,36 @@ func (c CA) CSR(key crypto.Signer) ([]byte, error) {
 	if own := c.Certificate(); own != nil { // to the byte: its certificates name it
 		template.RawSubject = own.RawSubject
 	}
+	var err error
+	if template.ExtraExtensions, err = c.requested(key.Public()); err != nil {
+		return nil, err
+	}
 	return x509.CreateCertificateRequest(rand.Reader, template, key)
+}
+
+// requested are the extensions that a CA's certificate has to have, for a signer that takes over what is requested.
+func (c CA) requested(public crypto.PublicKey) ([]pkix.Extension, error) {
+	id, err := keyID(public)
+	if own := c.Certificate(); own != nil {
+		id = own.SubjectKeyId
+	}
+	if err != nil {
+		return nil, err
+	}
+	constraints := struct {
+		IsCA       bool
+		MaxPathLen int `asn1:"optional,default:-1"`
+	}{true, c.PathLength()}
+	extensions := []pkix.Extension{
+		{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true}, {Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true}, {Id: asn1.ObjectIdentifier{2, 5, 29, 14}},
+	}
+	certSignAndCRLSign := asn1.BitString{Bytes: []byte{0x06}, BitLength: 7}
+	for i, value := range []any{constraints, certSignAndCRLSign, id} {
+		if extensions[i].Value, err = asn1.Marshal(value); err != nil {
+			return nil, err
+		}
+	}
+	return extensions, nil
 }
 
 // Accept checks a certificate for the CA that was signed outside, with those above it up to a root, and takes them
@@ -181,6 +212,10 @@ func (c *CA) Accept(chain pki.Chain, now time.Time) error {
 			return badChain("certificate %d may not sign certificates", i+1)
 		case i == 0 && one.KeyUsage&x509.KeyUsageCRLSign == 0: // without any key usage too: crypto/x509 signs no CRL by it
 			return badChain("the CA may not sign CRLs")
+		case !pki.UnderstoodConstraints(one):
+			return badChain("certificate %d has name constraints of a kind that is not understood here: only those of DNS names, addresses, e-mail addresses and URIs are", i+1)
+		case c.RevokedSerial != "" && SerialText(one.SerialNumber) == c.RevokedSerial:
+			return badChain("certificate %d is revoked", i+1)
 		case len(one.UnhandledCriticalExtensions) > 0:
 			return badChain("certificate %d has a critical extension that is not understood here (%s)", i+1, one.UnhandledCriticalExtensions[0])
 		case len(one.SubjectKeyId) == 0:
@@ -208,7 +243,7 @@ func (c *CA) Accept(chain pki.Chain, now time.Time) error {
 	if !selfSigned(chain[len(chain)-1]) {
 		return badChain("it does not end with a root, which is signed by itself")
 	}
-	c.Public, c.Chain, c.parsed = public, nil, nil
+	c.Public, c.Chain, c.Cross, c.parsed, c.RevokedAt, c.RevokedSerial = public, nil, nil, nil, time.Time{}, ""
 	for _, one := range chain {
 		c.Chain = append(c.Chain, slices.Clone(one.Raw))
 	}

@@ -27,6 +27,7 @@ type Request struct {
 	Public     crypto.PublicKey // of the key to be certified; nil when only looked at
 	Profile    string           // empty for the CA's default
 	Validity   time.Duration    // 0 for the profile's
+	NotAfter   time.Time        // in place of Validity; zero for none
 	KeyType    pki.KeyType      // of one that is made later, when only looked at; empty if it is not known
 	Serial     string           // to be signed under; empty for another
 }
@@ -46,7 +47,7 @@ type Plan struct {
 	Warnings []string // what was done otherwise than asked for
 }
 
-// backdate is how far a certificate begins before it is made: clocks differ.
+// backdate is how far a certificate begins before it is made, at most: clocks differ. Of a short one it is a twelfth.
 const backdate = 5 * time.Minute
 
 // Names puts names of any kind into the form that certificates have, each once.
@@ -195,6 +196,8 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 		return Plan{}, nil, problem.Conflict.New("The CA has no certificate yet. Have its request (GET csr) signed, and POST the certificate.")
 	case Expired:
 		return Plan{}, nil, problem.Conflict.New("The CA's certificate has expired. Rotate it, or make another CA.")
+	case Revoked:
+		return Plan{}, nil, problem.Conflict.New("The CA's certificate, or one above it, is revoked since %s. Rotate it, or make another CA.", c.RevokedAt.Format(time.DateOnly))
 	case Rotated:
 		return Plan{}, nil, problem.Conflict.New("CA %d has taken this one's place.", c.Next)
 	}
@@ -207,7 +210,10 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 	refused := c.refuse(r, profile)
 
 	validity := r.Validity
-	if validity == 0 {
+	switch {
+	case !r.NotAfter.IsZero():
+		validity = r.NotAfter.Sub(now)
+	case validity == 0:
 		validity = profile.usual()
 	}
 	switch {
@@ -216,11 +222,14 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 	case validity > profile.most():
 		refused = append(refused, Refused{Field: "validity_seconds", Why: fmt.Sprintf("the profile %s allows %d at most", profile.Name, int64(profile.most().Seconds()))})
 	}
-	begin := now.Add(-backdate)
+	begin := now.Add(-min(backdate, validity/12))
+	end := begin.Add(validity - time.Second) // its last second counts (RFC 5280 §4.1.2.5)
+	if !r.NotAfter.IsZero() {
+		begin, end = now.Add(-max(0, min(backdate, validity/12, profile.most()-validity-time.Second))), r.NotAfter
+	}
 	if begin.Before(own.NotBefore) {
 		begin = own.NotBefore
 	}
-	end := now.Add(validity)
 	if first := c.Ends(); end.After(first) {
 		end = first
 		plan.Warnings = append(plan.Warnings, "The certificate ends with its CA's, before it was asked to.")
@@ -293,21 +302,30 @@ func (c CA) refuse(r Request, profile Profile) (refused []Refused) {
 		refused = append(refused, Refused{Field: "common_name", Why: "it looks like a name, and is not among the names"})
 	}
 	if cn, err := pki.Private.Name(r.CommonName); err == nil && !slices.Contains(r.Names, cn) {
-		if why := c.Constrains(cn); why != "" {
+		why := c.Constrains(cn)
+		if why == "" && len(profile.DNS) > 0 {
+			why = profile.refusal(cn)
+		}
+		if why != "" {
 			refused = append(refused, Refused{Field: "common_name", Why: why})
 		}
 	}
-	if r.Public == nil && r.KeyType != "" && len(profile.KeyTypes) > 0 && !slices.Contains(profile.KeyTypes, string(r.KeyType)) {
+	for i, limit := range c.parse().usages {
+		if !limit.allow(profile.usages()) {
+			refused = append(refused, Refused{Field: "profile", Why: fmt.Sprintf("%q certifies for other usages than the profile %s has", c.parse().chain[i].Subject.CommonName, profile.Name)})
+		}
+	}
+	kind := r.KeyType
+	if r.Public != nil {
+		var err error
+		if kind, err = pki.Strength(r.Public); err != nil {
+			refused = append(refused, Refused{Field: "csr", Why: "its key is too weak, or of a kind that is not known here"})
+		}
+	}
+	if kind != "" && len(profile.KeyTypes) > 0 && !slices.Contains(profile.KeyTypes, string(kind)) {
 		refused = append(refused, Refused{Field: "key_type", Why: "the profile " + profile.Name + " allows " + strings.Join(profile.KeyTypes, ", ")})
 	}
 	if r.Public != nil {
-		kind, err := pki.Strength(r.Public)
-		switch {
-		case err != nil:
-			refused = append(refused, Refused{Field: "csr", Why: "its key is too weak, or of a kind that is not known here"})
-		case len(profile.KeyTypes) > 0 && !slices.Contains(profile.KeyTypes, string(kind)):
-			refused = append(refused, Refused{Field: "key_type", Why: "the profile " + profile.Name + " allows " + strings.Join(profile.KeyTypes, ", ")})
-		}
 		if der, err := x509.MarshalPKIXPublicKey(r.Public); err == nil && bytes.Equal(der, c.Public) {
 			refused = append(refused, Refused{Field: "csr", Why: "its key is the CA's own"})
 		}

@@ -29,7 +29,6 @@ type Profile struct {
 	Most     int64    `json:"max_validity_seconds,omitempty" dynamodbav:"max_validity_seconds,omitempty" minimum:"0" maximum:"3153600000" doc:"0 for 825 days."`
 	Policies []string `json:"policies,omitempty" dynamodbav:"policies,omitempty" maxItems:"5" doc:"Certificate policies (OIDs) that the certificates assert."`
 	KeyTypes []string `json:"key_types,omitempty" dynamodbav:"key_types,omitempty" maxItems:"6" doc:"Types that keys may have; empty for all."`
-	builtin  bool
 }
 
 const day = 24 * time.Hour
@@ -41,11 +40,11 @@ var anything = []string{"*"}
 
 // Builtin are the profiles that every CA has.
 var Builtin = []Profile{
-	{Name: "server", Usages: []string{"serverAuth"}, DNS: anything, IP: anything, builtin: true},
-	{Name: "client", Usages: []string{"clientAuth"}, DNS: anything, IP: anything, Email: anything, URI: anything, builtin: true},
-	{Name: "both", Usages: []string{"serverAuth", "clientAuth"}, DNS: anything, IP: anything, builtin: true},
-	{Name: "smime", Usages: []string{"emailProtection"}, Email: anything, builtin: true},
-	{Name: "code_signing", Usages: []string{"codeSigning"}, builtin: true},
+	{Name: "server", Usages: []string{"serverAuth"}, DNS: anything, IP: anything},
+	{Name: "client", Usages: []string{"clientAuth"}, DNS: anything, IP: anything, Email: anything, URI: anything},
+	{Name: "both", Usages: []string{"serverAuth", "clientAuth"}, DNS: anything, IP: anything},
+	{Name: "smime", Usages: []string{"emailProtection"}, Email: anything},
+	{Name: "code_signing", Usages: []string{"codeSigning"}},
 }
 
 // Profile finds one of the CA's profiles; empty for its default.
@@ -92,15 +91,22 @@ var oidShape = regexp.MustCompile(`^[0-2](\.(0|[1-9][0-9]{0,8})){1,15}$`)
 // stamping, which wants its extension critical (RFC 3161 §2.3).
 var reserved = []string{"2.5.29.37.0", "1.3.6.1.5.5.7.3.9", "1.3.6.1.5.5.7.3.8"}
 
-// apply puts the usages into a certificate.
-func (p Profile) apply(c *x509.Certificate) {
+// usages are the extended key usages as certificates have them.
+func (p Profile) usages() (parsed Usages) {
 	for _, u := range p.Usages {
 		if known, ok := usages[strings.ToLower(u)]; ok {
-			c.ExtKeyUsage = append(c.ExtKeyUsage, known)
+			parsed.Known = append(parsed.Known, known)
 			continue
 		}
-		c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, parseOID(u))
+		parsed.Other = append(parsed.Other, parseOID(u))
 	}
+	return parsed
+}
+
+// apply puts the usages and policies into a certificate.
+func (p Profile) apply(c *x509.Certificate) {
+	u := p.usages()
+	c.ExtKeyUsage, c.UnknownExtKeyUsage = u.Known, u.Other
 	for _, p := range p.Policies {
 		if oid, err := x509.ParseOID(p); err == nil { // its shape was checked
 			c.Policies = append(c.Policies, oid)

@@ -49,10 +49,7 @@ func (w *Worker) Look(ctx context.Context, c certificate.Certificate, csr []byte
 		}
 		public = r.Public
 	}
-	at, err := w.Store.CA(ctx, c.User, c.CA)
-	for hops := 0; err == nil && at.Next != 0 && hops < casigner.MostSuccessors; hops++ {
-		at, err = w.Store.CA(ctx, c.User, at.Next)
-	}
+	at, err := w.Store.LastOfLine(ctx, c.User, c.CA)
 	if errors.Is(err, store.ErrNotFound) {
 		return casigner.Missing(c.CA)
 	}
@@ -84,6 +81,34 @@ func (w *Worker) Issue(ctx context.Context, id int64, by string) (certificate.Ce
 		err = errors.Join(err, w.Store.ReleaseOrder(rest, saved))
 	}
 	return c, issued, err
+}
+
+// How long Await waits for another worker, and how often it looks.
+const waitFor, lookEvery = 3 * time.Second, 100 * time.Millisecond
+
+// Await sees to it that an issue ends: as Issue does, or by waiting a while for the worker that has it. It is nil when
+// the issue has ended, however; store.ErrConflict if it is still open.
+func (w *Worker) Await(ctx context.Context, id int64, by string) error {
+	limit := time.NewTimer(waitFor)
+	defer limit.Stop()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		_, _, err := w.Issue(ctx, id, by)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.C:
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 // Failure is a CA's refusal as an issue keeps it; false if the error may pass.

@@ -9,7 +9,6 @@
 package casigner
 
 import (
-	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -39,7 +38,7 @@ type Signer struct {
 	Now     func() time.Time
 
 	mu   sync.Mutex
-	open map[int64]opened
+	open map[int64]opened // by the CA that was asked for, in whose place it stands
 }
 
 // opened is a CA with its key, as they are kept in memory.
@@ -48,9 +47,6 @@ type opened struct {
 	key   crypto.Signer // nil of a key in KMS, which is opened for each request
 	until time.Time
 }
-
-// MostSuccessors is how many CAs may have taken each other's place: as many as a user may have.
-const MostSuccessors = 100
 
 // How long, and how many, CAs are kept in memory with their keys.
 const keptFor, keptMost = 5 * time.Minute, 64
@@ -64,8 +60,8 @@ type Issued struct {
 	Warnings    []string
 }
 
-// PEM is the chain as text.
-func (i Issued) PEM() string { return ca.PEM(i.Chain[0]) + i.CA.PEM() }
+// PEM is the certificate with those above it, as whoever uses it sends them.
+func (i Issued) PEM() string { return ca.PEM(i.Chain[0]) + i.CA.PEM(i.Entry.At) }
 
 // Facts are those of the certificate.
 func (i Issued) Facts() pki.Facts { return pki.Chain{i.Certificate}.Facts() }
@@ -79,20 +75,23 @@ func (s *Signer) Issue(ctx context.Context, user, id int64, r ca.Request, by str
 // IssueOnce is Issue that stores the idempotency record which once makes of the certificate; store.ErrConflict if
 // there is one. A certificate that was signed for nothing stays intended in the ledger.
 func (s *Signer) IssueOnce(ctx context.Context, user, id int64, r ca.Request, by string, certificate int64, once func(Issued) (*store.Idempotency, error)) (Issued, error) {
-	var first int64
+	var tried int64 // the CA in whose ledger the serial number may be
 	for try := 0; ; try++ {
-		at, err := s.load(ctx, user, id, try > 0)
+		at, kept, err := s.load(ctx, user, id, try > 0)
 		if err != nil {
 			return Issued{}, err
 		}
-		first = cmp.Or(first, at.ca.ID)
 		plan, err := at.ca.Plan(r, s.Now())
+		if err != nil && kept { // it may have been changed since
+			continue
+		}
 		if err != nil {
 			return Issued{}, err
 		}
-		if n, ok := ca.ParseSerial(r.Serial); ok && (try == 0 || at.ca.ID != first) { // after a conflict it may be in the ledger
+		if n, ok := ca.ParseSerial(r.Serial); ok && at.ca.ID != tried {
 			plan.Template.SerialNumber = n
 		}
+		tried = at.ca.ID
 		issued, err := s.Sign(ctx, at.ca, at.key, plan, r.Public, by, certificate)
 		if errors.Is(err, store.ErrConflict) && try < 3 {
 			continue
@@ -108,75 +107,74 @@ func (s *Signer) IssueOnce(ctx context.Context, user, id int64, r ca.Request, by
 	}
 }
 
-// Signed finds what was signed under a serial number by the user's CA, or one that has taken its place; store.ErrNotFound
+// Find finds an entry of the ledger of the user's CA, or of one that has taken its place; store.ErrNotFound if there is
+// none, or the user has no such CA.
+func (s *Signer) Find(ctx context.Context, user, id int64, serial string) (ca.CA, ca.Entry, error) {
+	for c, err := range s.Store.LineOfCA(ctx, user, id) {
+		if err != nil {
+			return c, ca.Entry{}, err
+		}
+		if e, err := s.Store.Entry(ctx, c.ID, serial); !errors.Is(err, store.ErrNotFound) {
+			return c, e, err
+		}
+	}
+	return ca.CA{}, ca.Entry{}, store.ErrNotFound
+}
+
+// Signed is what was signed under a serial number by the user's CA, or one that has taken its place; store.ErrNotFound
 // if nothing is known to be.
 func (s *Signer) Signed(ctx context.Context, user, id int64, serial string) (Issued, error) {
-	for range MostSuccessors {
-		c, err := s.Store.CA(ctx, user, id)
-		if err != nil {
-			return Issued{}, err
-		}
-		e, err := s.Store.Entry(ctx, id, serial)
-		if err == nil && len(e.Tail) > 0 {
-			parsed, err := x509.ParseCertificate(e.DER())
-			return Issued{CA: c, Entry: e, Certificate: parsed, Chain: append([][]byte{e.DER()}, c.Chain...)}, err
-		}
-		if err != nil && !errors.Is(err, store.ErrNotFound) || c.Next == 0 {
-			return Issued{}, cmp.Or(err, store.ErrNotFound)
-		}
-		id = c.Next
+	c, e, err := s.Find(ctx, user, id, serial)
+	if err == nil && len(e.Tail) == 0 {
+		err = store.ErrNotFound
 	}
-	return Issued{}, store.ErrNotFound
+	if err != nil {
+		return Issued{}, err
+	}
+	parsed, err := x509.ParseCertificate(e.DER())
+	return Issued{CA: c, Entry: e, Certificate: parsed, Chain: append([][]byte{e.DER()}, c.Chain...)}, err
 }
 
 // Missing is the problem of a CA that the user does not have.
 func Missing(id int64) error { return problem.NotFound.New("There is no CA %d.", id) }
 
-// load reads a CA with its key, from memory unless anew is wanted, and goes on to the one that has taken its place.
-func (s *Signer) load(ctx context.Context, user, id int64, anew bool) (opened, error) {
+// load reads the CA that stands in a CA's place, with its key, from memory unless anew is wanted; kept tells that it is
+// from there.
+func (s *Signer) load(ctx context.Context, user, id int64, anew bool) (o opened, kept bool, err error) {
 	now := s.Now()
-	for range MostSuccessors {
-		s.mu.Lock()
-		kept, found := s.open[id]
-		s.mu.Unlock()
-		if !found || anew || kept.ca.User != user || now.After(kept.until) {
-			c, err := s.Store.CA(ctx, user, id)
-			if errors.Is(err, store.ErrNotFound) {
-				s.Forget(id)
-				return opened{}, Missing(id)
-			}
-			if err != nil {
-				return opened{}, err
-			}
-			kept = opened{ca: c.Parsed(), until: now.Add(keptFor)}
-			if c.Next == 0 && c.Custody == ca.Wrapped {
-				if kept.key, err = s.Key(ctx, c); err != nil {
-					return opened{}, err
-				}
-			}
-			s.keep(kept)
+	s.mu.Lock()
+	o, kept = s.open[id]
+	s.mu.Unlock()
+	if kept = kept && !anew && o.ca.User == user && now.Before(o.until); !kept {
+		last, err := s.Store.LastOfLine(ctx, user, id)
+		if errors.Is(err, store.ErrNotFound) {
+			s.Forget(id)
+			return o, false, Missing(id)
 		}
-		if kept.ca.Next == 0 {
-			if kept.key == nil {
-				var err error
-				if kept.key, err = s.Key(ctx, kept.ca); err != nil {
-					return opened{}, err
-				}
-			}
-			return kept, nil
+		if err != nil {
+			return o, false, err
 		}
-		id = kept.ca.Next
+		o = opened{ca: last.Parsed(), until: now.Add(keptFor)}
+		if last.Custody == ca.Wrapped {
+			if o.key, err = s.Key(ctx, last); err != nil {
+				return o, false, err
+			}
+		}
+		s.keep(id, o)
 	}
-	return opened{}, fmt.Errorf("CA %d: its successors go on without end", id)
+	if o.key == nil {
+		o.key, err = s.Key(ctx, o.ca)
+	}
+	return o, kept, err
 }
 
-func (s *Signer) keep(o opened) {
+func (s *Signer) keep(id int64, o opened) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil || len(s.open) >= keptMost {
 		s.open = map[int64]opened{}
 	}
-	s.open[o.ca.ID] = o
+	s.open[id] = o
 }
 
 // Forget drops a CA from memory.

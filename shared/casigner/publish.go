@@ -1,7 +1,10 @@
 package casigner
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +16,7 @@ import (
 	"cjj365.cc/bb/shared/ca"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/pki"
+	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/store"
 )
 
@@ -31,15 +35,29 @@ const (
 const numberMetadata = "crl-number"
 
 // Revoke revokes an entry of a CA's ledger and publishes the CRL that says so; if that fails, the schedule will.
-// store.ErrConflict if it is revoked already, store.ErrNotFound if it or the CA is gone.
+// store.ErrConflict if it is revoked already, store.ErrNotFound if it or the CA is gone. An OCSP signer is followed by
+// another: nobody asks whether it is revoked.
 func (s *Signer) Revoke(ctx context.Context, user int64, e ca.Entry, reason int, by string) error {
+	if e.OfCA() {
+		c, err := s.Store.CA(ctx, user, e.CA)
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(c.Certificate().Raw, e.DER()) {
+			return problem.Conflict.New("A root cannot revoke itself: nobody would ask it. Have it removed wherever it is trusted, and delete the CA.")
+		}
+	}
 	if err := s.Store.RevokeEntry(ctx, user, e, reason, s.Now()); err != nil {
 		return err
 	}
 	s.Log.LogAttrs(ctx, slog.LevelInfo, "CA revokes", slog.Int64("user", user), slog.Int64("ca", e.CA), slog.String("serial", e.Serial),
 		slog.Any("names", e.Names), slog.Int("reason", reason), slog.Int64("certificate", e.Certificate), slog.String("principal", by))
-	if err := s.publishSoon(ctx, user, e.CA); err != nil {
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "CRL left to the schedule", slog.Int64("ca", e.CA), slog.String("error", err.Error()))
+	renewed := error(nil)
+	if e.Profile == ca.OfOCSP {
+		renewed = s.RenewOCSPSigner(ctx, user, e.CA)
+	}
+	if err := cmp.Or(renewed, s.publishSoon(ctx, user, e.CA)); err != nil {
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "CRL or OCSP signer left to the schedule", slog.Int64("ca", e.CA), slog.String("error", err.Error()))
 	}
 	return nil
 }
@@ -145,7 +163,7 @@ func (s *Signer) putCRL(ctx context.Context, id, number int64, der []byte) error
 }
 
 // RenewOCSPSigner makes the key and certificate that sign a CA's OCSP answers, unless those there are good for long
-// enough.
+// enough, and not revoked.
 func (s *Signer) RenewOCSPSigner(ctx context.Context, user, id int64) error {
 	c, err := s.Store.CA(ctx, user, id)
 	if err != nil {
@@ -159,8 +177,13 @@ func (s *Signer) RenewOCSPSigner(ctx context.Context, user, id int64) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	if err == nil && now.Add(ca.OCSPSignerFor*2/3).Before(there.NotAfter) && string(there.Issuer) == string(c.Chain[0]) {
-		return nil
+	if err == nil && now.Add(ca.OCSPSignerFor*2/3).Before(there.NotAfter) && bytes.Equal(there.Issuer, c.Chain[0]) {
+		switch e, err := s.entryOf(ctx, id, there.Certificate); {
+		case errors.Is(err, store.ErrNotFound), err == nil && e.RevokedAt.IsZero():
+			return nil
+		case err != nil:
+			return err
+		}
 	}
 	key, err := s.Key(ctx, c)
 	if err != nil {
@@ -190,4 +213,13 @@ func (s *Signer) RenewOCSPSigner(ctx context.Context, user, id int64) error {
 	return s.Store.KeepOCSPSigner(ctx, c, store.OCSPSigner{
 		User: user, CA: id, Certificate: issued.Chain[0], Issuer: c.Chain[0], Key: kept, NotAfter: issued.Certificate.NotAfter,
 	})
+}
+
+// entryOf is the entry of a certificate that a CA signed.
+func (s *Signer) entryOf(ctx context.Context, id int64, der []byte) (ca.Entry, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return ca.Entry{}, err
+	}
+	return s.Store.Entry(ctx, id, ca.SerialText(c.SerialNumber))
 }

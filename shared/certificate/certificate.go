@@ -132,6 +132,11 @@ type Failure struct {
 // Limited tells whether the CA wants no other try at now.
 func (f Failure) Limited(now time.Time) bool { return now.Before(f.RetryAt) }
 
+// Revoke notes that the certificate in place is revoked. Whoever revokes it says when there is to be another.
+func (c *Certificate) Revoke(reason int, now time.Time) {
+	c.RevokedAt, c.Reason, c.UpdatedAt, c.RenewAt = now, reason, now, time.Time{}
+}
+
 // Shares of a certificate's lifetime after which it is due, where the CA does not say when.
 const (
 	shortLived      = 10 * 24 * time.Hour
@@ -209,9 +214,13 @@ const (
 const LookEvery = 24 * time.Hour
 
 // FirstLook is when an issued certificate is first looked at: the CA is asked within a day, and a short-lived
-// certificate is due before that.
+// certificate is due before that. However much of its lifetime is over when it is issued, a third of what is left
+// passes first, and a minute: a certificate is not issued again and again.
 func (i Issued) FirstLook(now time.Time, chance float64) time.Time {
 	due := i.DueAt(chance)
+	if soonest := now.Add(max(i.NotAfter.Sub(now)/3, time.Minute)); due.Before(soonest) {
+		due = soonest
+	}
 	if i.ARI == "" {
 		return due
 	}

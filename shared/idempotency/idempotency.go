@@ -12,6 +12,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -52,8 +53,20 @@ type Answer[T any] struct {
 // if the record exists already.
 func Do[T any](ctx context.Context, s *store.Store, h *Header, operation string, request any, now time.Time,
 	create func(seal func(T) (*store.Idempotency, error)) (T, error)) (*Answer[T], error) {
+	return do(ctx, s, h, operation, request, now, false, create)
+}
+
+// DoAlone is Do of which no two with the same key are begun: what is created cannot be taken back. The others wait
+// for its answer, a while.
+func DoAlone[T any](ctx context.Context, s *store.Store, h *Header, operation string, request any, now time.Time,
+	create func(seal func(T) (*store.Idempotency, error)) (T, error)) (*Answer[T], error) {
+	return do(ctx, s, h, operation, request, now, true, create)
+}
+
+func do[T any](ctx context.Context, s *store.Store, h *Header, operation string, request any, now time.Time, alone bool,
+	create func(seal func(T) (*store.Idempotency, error)) (T, error)) (*Answer[T], error) {
 	caller, _ := access.FromContext(ctx)
-	answer, replayed, err := once(ctx, s, h, caller, operation, request, now, create)
+	answer, replayed, err := once(ctx, s, h, caller, operation, request, now, alone, create)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +78,7 @@ func Do[T any](ctx context.Context, s *store.Store, h *Header, operation string,
 }
 
 // once is Do; replayed tells that answer is that of an earlier request.
-func once[T any](ctx context.Context, s *store.Store, h *Header, caller access.Caller, operation string, request any, now time.Time,
+func once[T any](ctx context.Context, s *store.Store, h *Header, caller access.Caller, operation string, request any, now time.Time, alone bool,
 	create func(seal func(T) (*store.Idempotency, error)) (T, error)) (answer T, replayed bool, err error) {
 	if h.Key == "" {
 		answer, err = create(func(T) (*store.Idempotency, error) { return nil, nil })
@@ -86,18 +99,29 @@ func once[T any](ctx context.Context, s *store.Store, h *Header, caller access.C
 		if err != nil {
 			return false, err
 		}
-		return true, open(h, digest, record, &answer)
+		err = open(h, digest, record, &answer)
+		return !errors.Is(err, errClaimed), err
 	}
-	if found, err := find(); found || err != nil {
+	if found, err := find(); found || err != nil && !errors.Is(err, errClaimed) {
 		return answer, found, err
 	}
-	created, err := create(func(answer T) (*store.Idempotency, error) {
-		sealed, err := seal(h, digest, answer)
-		if err != nil {
-			return nil, err
+	record := store.Idempotency{Principal: caller.Principal(), ClientKey: h.Key, Request: digest, CreatedAt: now}
+	if alone {
+		record.Claim = rand.Text()
+		if found, err := claim(ctx, s, record, find); found || err != nil {
+			return answer, found, err
 		}
-		return &store.Idempotency{Principal: caller.Principal(), ClientKey: h.Key, Request: digest, Answer: sealed, CreatedAt: now}, nil
+	}
+	created, err := create(func(answer T) (*store.Idempotency, error) {
+		record := record
+		record.Answer, err = seal(h, digest, answer)
+		return &record, err
 	})
+	if err != nil && alone {
+		if left := s.UnclaimIdempotency(context.WithoutCancel(ctx), record); left != nil { // it lapses
+			err = errors.Join(err, left)
+		}
+	}
 	if !errors.Is(err, store.ErrConflict) {
 		return created, false, err
 	}
@@ -105,6 +129,37 @@ func once[T any](ctx context.Context, s *store.Store, h *Header, caller access.C
 		return answer, found, err
 	}
 	return created, false, store.ErrConflict
+}
+
+// errClaimed says that a request with the key is being carried out.
+var errClaimed = func() error {
+	p := problem.Conflict.New("A request with this Idempotency-Key is being carried out. Try again in a moment.")
+	p.RetryAfter = time.Second
+	return p
+}()
+
+// How long a request waits for another with the same key, and how often it looks.
+const waitFor, lookEvery = 3 * time.Second, 100 * time.Millisecond
+
+// claim has a record for this request alone, or finds the answer of another that had it.
+func claim(ctx context.Context, s *store.Store, record store.Idempotency, find func() (bool, error)) (found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, waitFor)
+	defer cancel()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		if err := s.ClaimIdempotency(ctx, record); !errors.Is(err, store.ErrConflict) {
+			return false, err
+		}
+		if found, err := find(); found || err != nil && !errors.Is(err, errClaimed) {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, errClaimed
+		case <-tick.C:
+		}
+	}
 }
 
 func digestOf(operation string, request any) ([]byte, error) {
@@ -143,6 +198,9 @@ func seal(h *Header, digest []byte, answer any) ([]byte, error) {
 func open(h *Header, digest []byte, record store.Idempotency, answer any) error {
 	if string(digest) != string(record.Request) {
 		return problem.IdempotencyReuse.New("This Idempotency-Key was used for another request. Use a new one.")
+	}
+	if record.Claim != "" {
+		return errClaimed
 	}
 	aead, err := h.cipher()
 	if err != nil {

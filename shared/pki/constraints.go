@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	tag "golang.org/x/crypto/cryptobyte/asn1"
 
 	"cjj365.cc/bb/shared/problem"
 )
@@ -221,8 +225,7 @@ func coversIP(entry, inner string, narrow bool) bool {
 }
 
 // ConstraintsOf are those of a CA's certificate as they stand there; nobody has checked them. Those of other
-// kinds, such as directory names, are not among them: crypto/x509 lists them as unhandled where they are
-// critical.
+// kinds, such as directory names, are not among them: UnderstoodConstraints tells.
 func ConstraintsOf(c *x509.Certificate) Constraints {
 	return Constraints{
 		PermittedDNS: lower(c.PermittedDNSDomains), ExcludedDNS: lower(c.ExcludedDNSDomains),
@@ -230,6 +233,41 @@ func ConstraintsOf(c *x509.Certificate) Constraints {
 		PermittedEmail: lower(c.PermittedEmailAddresses), ExcludedEmail: lower(c.ExcludedEmailAddresses),
 		PermittedURI: lower(c.PermittedURIDomains), ExcludedURI: lower(c.ExcludedURIDomains),
 	}
+}
+
+var nameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
+
+// UnderstoodConstraints tells whether a certificate has no other name constraints than ConstraintsOf gives, critical or
+// not: a CA must not certify in spite of those that crypto/x509 passes over.
+func UnderstoodConstraints(c *x509.Certificate) bool {
+	// GeneralName (RFC 5280 §4.2.1.6): rfc822Name, dNSName, uniformResourceIdentifier, iPAddress.
+	understood := []tag.Tag{tag.Tag(1).ContextSpecific(), tag.Tag(2).ContextSpecific(), tag.Tag(6).ContextSpecific(), tag.Tag(7).ContextSpecific()}
+	for _, e := range c.Extensions {
+		if !e.Id.Equal(nameConstraints) {
+			continue
+		}
+		value := cryptobyte.String(e.Value)
+		var lists cryptobyte.String
+		if !value.ReadASN1(&lists, tag.SEQUENCE) || !value.Empty() {
+			return false
+		}
+		for !lists.Empty() {
+			var subtrees, subtree, base cryptobyte.String
+			var which, kind tag.Tag
+			if !lists.ReadAnyASN1(&subtrees, &which) {
+				return false
+			}
+			for !subtrees.Empty() {
+				if !subtrees.ReadASN1(&subtree, tag.SEQUENCE) || !subtree.ReadAnyASN1(&base, &kind) || !slices.Contains(understood, kind) {
+					return false
+				}
+				if !subtree.Empty() { // minimum and maximum must be absent (RFC 5280 §4.2.1.10)
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 // lower leaves what stands before an @ as it is.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -102,8 +103,8 @@ type revokedItem struct {
 	TTL      int64  `dynamodbav:"ttl"`
 }
 
-func (it revokedItem) revoked() ca.Revoked {
-	return ca.Revoked{Serial: it.Serial, At: instant(it.At), Reason: it.Reason, NotAfter: instant(it.NotAfter)}
+func (it revokedItem) revoked() ca.Revocation {
+	return ca.Revocation{Serial: it.Serial, At: instant(it.At), Reason: it.Reason, NotAfter: instant(it.NotAfter)}
 }
 
 // ocspSignerItem is the key that signs a CA's OCSP answers, and its certificate.
@@ -127,8 +128,8 @@ type OCSPSigner struct {
 }
 
 // Intend writes an entry into a CA's ledger before its key is used, and counts it. ErrConflict if the CA was changed
-// or deleted since it was read, and then nothing may be signed: an entry that was written all the same says that
-// something was intended.
+// or deleted since it was read, and then nothing may be signed: an entry that was written all the same is removed
+// again, and one that a crash leaves says that something was intended.
 func (s *Store) Intend(ctx context.Context, c ca.CA, e ca.Entry) error {
 	// The two are apart, for the price of one and in the time of one: a transaction costs twice as much, and every
 	// other that counts for the CA at the same time would be refused.
@@ -145,10 +146,17 @@ func (s *Store) Intend(ctx context.Context, c ca.CA, e ca.Entry) error {
 	})
 	err := s.Record(ctx, e)
 	both.Wait()
-	if counted != nil {
-		return counted
+	if counted != nil && err == nil {
+		s.unintend(ctx, e)
 	}
-	return err
+	return cmp.Or(counted, err)
+}
+
+// unintend removes an entry of which nothing was signed. It may fail: then one is intended that never was signed.
+func (s *Store) unintend(ctx context.Context, e ca.Entry) {
+	gone := remove(s.resources, entryKey(e.CA, e.Serial))
+	gone.Delete.ConditionExpression = aws.String("attribute_not_exists(tail) AND attribute_not_exists(revoked_at)")
+	s.transact(context.WithoutCancel(ctx), "remove an entry", []types.TransactWriteItem{gone})
 }
 
 func quickKey(k key) dynamo.Key { return dynamo.Key{PK: k.pk, SK: k.sk} }
@@ -254,11 +262,20 @@ func (s *Store) Entries(ctx context.Context, id int64, before string, limit int)
 	return entries, nil
 }
 
-// RevokeEntry revokes what an entry of a CA's ledger stands for, and makes the CRL due. ErrConflict if it is revoked
-// already; ErrNotFound if the CA has no such entry, or is gone.
+// mostBelow is how many CAs are marked in the transaction that revokes a certificate of their chains: it has room for
+// 100 writes.
+const mostBelow = 45
+
+// RevokeEntry revokes what an entry of a CA's ledger stands for, and makes the CRL due. At the same time the managed
+// certificate that it belongs to is marked, if it is still the one in place, and every CA of the user that has it in
+// its chain, so that none signs any more. ErrConflict if it is revoked already; ErrNotFound if the CA has no such
+// entry, or is gone.
+//
+// Beyond mostBelow, CAs are marked after it, the lowest last: a crash before that leaves them, and revoking again
+// marks them.
 func (s *Store) RevokeEntry(ctx context.Context, user int64, e ca.Entry, reason int, now time.Time) error {
 	at := revokedKey(e.CA, e.Serial)
-	line := ca.Revoked{Serial: e.Serial, At: now, Reason: reason, NotAfter: e.NotAfter}
+	line := ca.Revocation{Serial: e.Serial, At: now, Reason: reason, NotAfter: e.NotAfter}
 	listed, err := put(s.resources, revokedItem{
 		PK: at.pk, SK: at.sk, Serial: e.Serial, At: milliseconds(now), Reason: reason, NotAfter: milliseconds(e.NotAfter), TTL: line.ListedUntil().Add(ca.CRLFor).Unix(),
 	}, "")
@@ -267,7 +284,7 @@ func (s *Store) RevokeEntry(ctx context.Context, user int64, e ca.Entry, reason 
 	}
 	// The entry is kept as long as the CRLs list it.
 	ttl := max(e.NotAfter.Add(ledgerKept).Unix(), now.Add(ledgerKept).Unix())
-	failed, err := s.transact(ctx, "revoke", []types.TransactWriteItem{{Update: &types.Update{
+	revoke := []types.TransactWriteItem{{Update: &types.Update{
 		TableName: &s.resources, Key: entryKey(e.CA, e.Serial).attributes(), UpdateExpression: aws.String("SET revoked_at = :now, reason = :reason, #ttl = :ttl"),
 		ConditionExpression:       aws.String("attribute_exists(pk) AND attribute_not_exists(revoked_at)"),
 		ExpressionAttributeNames:  map[string]string{"#ttl": "ttl"},
@@ -276,23 +293,118 @@ func (s *Store) RevokeEntry(ctx context.Context, user int64, e ca.Entry, reason 
 		TableName: &s.resources, Key: crlKey(e.CA).attributes(), UpdateExpression: aws.String("ADD revoked :one SET due_at = :now"),
 		ConditionExpression:       aws.String("user_id = :user"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{":one": number(1), ":now": number(milliseconds(now)), ":user": number(user)},
-	}}})
+	}}}
 	const ofEntry, ofCRL = 0, 2
-	switch {
-	case err != nil || len(failed) == 0:
-		return err
-	case slices.Contains(failed, ofCRL):
-		return ErrNotFound
-	case slices.Contains(failed, ofEntry):
-		if _, err := s.Entry(ctx, e.CA, e.Serial); err != nil {
+	for try := 0; ; try++ {
+		marked, err := s.markCertificate(ctx, user, e, reason, now)
+		if err != nil {
 			return err
 		}
+		below, err := s.below(ctx, user, e)
+		if err != nil {
+			return err
+		}
+		for _, c := range below[:min(len(below), mostBelow)] {
+			items, err := s.markCA(c, e, now)
+			if err != nil {
+				return err
+			}
+			marked = append(marked, items...)
+		}
+		failed, err := s.transact(ctx, "revoke", slices.Concat(revoke, marked))
+		switch {
+		case err != nil:
+			return err
+		case len(failed) == 0:
+			return s.markBelow(ctx, user, e, now)
+		case slices.Contains(failed, ofCRL):
+			return ErrNotFound
+		case slices.Contains(failed, ofEntry):
+			if e, err = s.Entry(ctx, e.CA, e.Serial); err != nil {
+				return err
+			}
+			return cmp.Or(s.markBelow(ctx, user, e, now), ErrConflict)
+		}
+		if try == 10 || !pause(ctx, 50*time.Millisecond) { // what is marked was changed since it was read
+			return busy("revoke")
+		}
 	}
-	return ErrConflict
+}
+
+// markCertificate is what marks the managed certificate that an entry belongs to as revoked; nothing if another is in
+// its place by now.
+func (s *Store) markCertificate(ctx context.Context, user int64, e ca.Entry, reason int, now time.Time) ([]types.TransactWriteItem, error) {
+	if e.Certificate == 0 {
+		return nil, nil
+	}
+	c, err := s.Certificate(ctx, user, e.Certificate)
+	if errors.Is(err, ErrNotFound) || err == nil && (c.Current.Serial != e.Serial || !c.RevokedAt.IsZero()) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	before := c.Revision
+	c.Revoke(reason, now)
+	item, err := s.changed(&c, before)
+	return []types.TransactWriteItem{item}, err
+}
+
+// below are the user's CAs that have an entry's certificate in their chain and are not marked yet, those next to it
+// first.
+func (s *Store) below(ctx context.Context, user int64, e ca.Entry) ([]ca.CA, error) {
+	if !e.OfCA() {
+		return nil, nil
+	}
+	all, err := s.CAs(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	der, deep := e.DER(), map[int64]int{}
+	below := slices.DeleteFunc(all, func(c ca.CA) bool {
+		deep[c.ID] = slices.IndexFunc(c.Chain, func(one []byte) bool { return bytes.Equal(one, der) })
+		return deep[c.ID] < 0 || !c.RevokedAt.IsZero()
+	})
+	slices.SortStableFunc(below, func(a, b ca.CA) int { return cmp.Compare(deep[a.ID], deep[b.ID]) })
+	return below, nil
+}
+
+func (s *Store) markCA(c ca.CA, e ca.Entry, now time.Time) ([]types.TransactWriteItem, error) {
+	before := c.Revision
+	c.RevokedAt, c.RevokedSerial, c.UpdatedAt = now, e.Serial, now
+	return s.changedCA(&c, before, 0)
+}
+
+// markBelow marks the CAs that the transaction had no room for, and repairs what a crash left.
+func (s *Store) markBelow(ctx context.Context, user int64, e ca.Entry, now time.Time) error {
+	for try := 0; ; try++ {
+		below, err := s.below(ctx, user, e)
+		if err != nil || len(below) == 0 {
+			return err
+		}
+		changed := false
+		for _, c := range below {
+			items, err := s.markCA(c, e, now)
+			if err != nil {
+				return err
+			}
+			failed, err := s.transact(ctx, "mark CA", items)
+			if err != nil {
+				return err
+			}
+			changed = changed || len(failed) > 0
+		}
+		if !changed {
+			return nil
+		}
+		if try == 10 || !pause(ctx, 50*time.Millisecond) {
+			return busy("mark CA")
+		}
+	}
 }
 
 // Revocations are what a CA's CRL lists, in the order of the serial numbers.
-func (s *Store) Revocations(ctx context.Context, id int64) ([]ca.Revoked, error) {
+func (s *Store) Revocations(ctx context.Context, id int64) ([]ca.Revocation, error) {
 	all, err := queryAs(ctx, s, s.resources, revokedPartition(id), serialPrefix, revokedItem.revoked)
 	slices.Reverse(all)
 	return all, err

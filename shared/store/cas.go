@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -37,7 +38,7 @@ type caItem struct {
 	PathLen    int           `dynamodbav:"path_len"`
 	Days       int           `dynamodbav:"days"`
 	Chain      []byte        `dynamodbav:"chain,omitempty"` // one after the other: a list of bytes would become a set
-	Link       []byte        `dynamodbav:"link,omitempty"`
+	Cross      []byte        `dynamodbav:"cross,omitempty"`
 	Parent     int64         `dynamodbav:"parent,omitempty"`
 	Former     int64         `dynamodbav:"former,omitempty"`
 	Next       int64         `dynamodbav:"next,omitempty"`
@@ -46,6 +47,8 @@ type caItem struct {
 	Default    string        `dynamodbav:"default_profile"`
 	Revocation string        `dynamodbav:"revocation_url"`
 	Directory  string        `dynamodbav:"directory_url"`
+	RevokedAt  int64         `dynamodbav:"revoked_at,omitempty"`
+	Revoked    string        `dynamodbav:"revoked_serial,omitempty"`
 	Uses       int64         `dynamodbav:"uses"` // accounts, certificates and CAs
 	CreatedAt  int64         `dynamodbav:"created_at"`
 	UpdatedAt  int64         `dynamodbav:"updated_at"`
@@ -56,18 +59,18 @@ func newCAItem(c ca.CA) caItem {
 	at := caKey(c.User, c.ID)
 	return caItem{
 		PK: at.pk, SK: at.sk, User: c.User, ID: c.ID, Name: c.Name, KeyType: string(c.KeyType), Custody: string(c.Custody), Key: c.Key, KMSKey: c.KMSKey,
-		Public: c.Public, Subject: subjectItem(c.Subject), CommonName: c.CommonName, PathLen: c.PathLen, Days: c.Days, Chain: bytes.Join(c.Chain, nil), Link: c.Link,
+		Public: c.Public, Subject: subjectItem(c.Subject), CommonName: c.CommonName, PathLen: c.PathLen, Days: c.Days, Chain: bytes.Join(c.Chain, nil), Cross: bytes.Join(c.Cross, nil),
 		Parent: c.Parent, Former: c.Former, Next: c.Next, Imported: c.Imported, Profiles: c.Profiles, Default: c.Default, Revocation: c.Revocation, Directory: c.Directory,
-		Uses: c.Uses, CreatedAt: milliseconds(c.CreatedAt), UpdatedAt: milliseconds(c.UpdatedAt), Revision: c.Revision,
+		RevokedAt: milliseconds(c.RevokedAt), Revoked: c.RevokedSerial, Uses: c.Uses, CreatedAt: milliseconds(c.CreatedAt), UpdatedAt: milliseconds(c.UpdatedAt), Revision: c.Revision,
 	}
 }
 
 func (it caItem) ca() ca.CA {
 	return ca.CA{
 		User: it.User, ID: it.ID, Name: it.Name, KeyType: pki.KeyType(it.KeyType), Custody: ca.Custody(it.Custody), Key: it.Key, KMSKey: it.KMSKey,
-		Public: it.Public, Subject: pki.Subject(it.Subject), CommonName: it.CommonName, PathLen: it.PathLen, Days: it.Days, Chain: ca.Split(it.Chain), Link: it.Link,
+		Public: it.Public, Subject: pki.Subject(it.Subject), CommonName: it.CommonName, PathLen: it.PathLen, Days: it.Days, Chain: ca.Split(it.Chain), Cross: ca.Split(it.Cross),
 		Parent: it.Parent, Former: it.Former, Next: it.Next, Imported: it.Imported, Profiles: it.Profiles, Default: it.Default, Revocation: it.Revocation, Directory: it.Directory,
-		Uses: it.Uses, CreatedAt: instant(it.CreatedAt), UpdatedAt: instant(it.UpdatedAt), Revision: it.Revision,
+		RevokedAt: instant(it.RevokedAt), RevokedSerial: it.Revoked, Uses: it.Uses, CreatedAt: instant(it.CreatedAt), UpdatedAt: instant(it.UpdatedAt), Revision: it.Revision,
 	}
 }
 
@@ -141,6 +144,31 @@ func (s *Store) CA(ctx context.Context, user, id int64) (ca.CA, error) {
 	var it caItem
 	err := s.read(ctx, s.resources, caKey(user, id), &it)
 	return it.ca(), err
+}
+
+// maxLine is how many CAs may have taken each other's place: as many as a user may have.
+const maxLine = 100
+
+// LineOfCA are a CA of the user's and those that took its place, one after the other. It ends with the first error:
+// ErrNotFound if the user has no CA with the id.
+func (s *Store) LineOfCA(ctx context.Context, user, id int64) iter.Seq2[ca.CA, error] {
+	return func(yield func(ca.CA, error) bool) {
+		for range maxLine {
+			c, err := s.CA(ctx, user, id)
+			if !yield(c, err) || err != nil || c.Next == 0 {
+				return
+			}
+			id = c.Next
+		}
+		yield(ca.CA{}, fmt.Errorf("CA %d: its successors go on without end", id))
+	}
+}
+
+// LastOfLine is the CA that stands in a CA's place now: itself, if none has taken it; ErrNotFound if there is none.
+func (s *Store) LastOfLine(ctx context.Context, user, id int64) (last ca.CA, err error) {
+	for last, err = range s.LineOfCA(ctx, user, id) {
+	}
+	return last, err
 }
 
 // OwnerOfCA tells whose a CA is; ErrNotFound if there is none with the id.
@@ -218,8 +246,8 @@ func (s *Store) changedCA(c *ca.CA, before, uses int64) ([]types.TransactWriteIt
 }
 
 // DeleteCA removes a CA, its place in what it counts for, and what signs for it. Its ledger and the list of what it
-// revoked lapse by themselves. ErrConflict if something rests on it and force is false; ErrNotFound if there is none.
-func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool) (ca.CA, error) {
+// revoked lapse by themselves. A CA whose place it took is in that again, or the one is that took its own. ErrConflict if something rests on it and force is false; ErrNotFound if there is none.
+func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now time.Time) (ca.CA, error) {
 	for try := 0; ; try++ {
 		c, err := s.CA(ctx, user, id)
 		if err != nil {
@@ -235,7 +263,17 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool) (ca.CA
 			gone, remove(s.resources, caCountKey(id)), remove(s.resources, crlKey(id)), remove(s.resources, ocspSignerKey(id)),
 			s.oneLess(caTotalKey(user)),
 		}
-		for _, other := range []int64{c.Parent, c.Next} {
+		resting := []int64{c.Parent, c.Next}
+		if former, err := s.CA(ctx, user, c.Former); err == nil && former.Next == id { // back to it, or on to the next
+			replaced, err := s.replaced(former, c.Next, now)
+			if err != nil {
+				return c, err
+			}
+			items, resting = append(items, replaced...), resting[:1]
+		} else if err != nil && !errors.Is(err, ErrNotFound) {
+			return c, err
+		}
+		for _, other := range resting {
 			less, err := s.unuseCA(ctx, user, other)
 			if err != nil {
 				return c, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"cjj365.cc/bb/shared/problem"
@@ -49,13 +50,19 @@ type Idempotency struct {
 	Request   []byte // digest of the request: the same key with another request is an error
 	Answer    []byte // sealed: it holds a token
 	CreatedAt time.Time
+	Claim     string // of who carries it out; empty if nobody claimed it before. Of a record that is read: it has no answer yet
 }
+
+// claimFor is how long a claim keeps others away: longer than a function runs.
+const claimFor = time.Minute
 
 type idempotencyItem struct {
 	PK      string `dynamodbav:"pk"`
 	SK      string `dynamodbav:"sk"`
 	Request []byte `dynamodbav:"request"`
 	Answer  []byte `dynamodbav:"answer"`
+	Claim   string `dynamodbav:"claim,omitempty"`
+	Until   int64  `dynamodbav:"claimed_until,omitempty"` // Unix seconds
 	TTL     int64  `dynamodbav:"ttl"`
 }
 
@@ -70,15 +77,40 @@ func (i *Idempotency) beside(items []types.TransactWriteItem, table string) ([]t
 
 func (i *Idempotency) put(table string) (types.TransactWriteItem, error) {
 	at := idempotencyKey(i.Principal, i.ClientKey)
-	item, err := put(table, idempotencyItem{PK: at.pk, SK: at.sk, Request: i.Request, Answer: i.Answer, TTL: i.CreatedAt.Add(IdempotencyLifetime).Unix()},
-		// DynamoDB removes lapsed items late; until it does they count for nothing.
-		absent+" OR #ttl <= :now")
+	it := idempotencyItem{PK: at.pk, SK: at.sk, Request: i.Request, Answer: i.Answer, TTL: i.CreatedAt.Add(IdempotencyLifetime).Unix()}
+	values := map[string]types.AttributeValue{":now": number(i.CreatedAt.Unix())}
+	// DynamoDB removes lapsed items late; until it does they count for nothing.
+	condition := absent + " OR #ttl <= :now OR claimed_until <= :now"
+	if i.Claim != "" && i.Answer != nil {
+		condition, values[":claim"] = condition+" OR claim = :claim", text(i.Claim)
+	} else if i.Claim != "" {
+		it.Claim, it.Until = i.Claim, i.CreatedAt.Add(claimFor).Unix()
+	}
+	item, err := put(table, it, condition)
 	if err != nil {
 		return item, err
 	}
-	item.Put.ExpressionAttributeNames = map[string]string{"#ttl": "ttl"}
-	item.Put.ExpressionAttributeValues = map[string]types.AttributeValue{":now": number(i.CreatedAt.Unix())}
+	item.Put.ExpressionAttributeNames, item.Put.ExpressionAttributeValues = map[string]string{"#ttl": "ttl"}, values
 	return item, nil
+}
+
+// ClaimIdempotency stores a record without its answer, of a create of which no two may be begun; ErrConflict if there is
+// one. The record with the answer takes its place.
+func (s *Store) ClaimIdempotency(ctx context.Context, i Idempotency) error {
+	claim, err := i.put(s.resources)
+	if err != nil {
+		return err
+	}
+	return conflict(s.transact(ctx, "claim an idempotency key", []types.TransactWriteItem{claim}))
+}
+
+// UnclaimIdempotency removes a record that was claimed, of a create that failed.
+func (s *Store) UnclaimIdempotency(ctx context.Context, i Idempotency) error {
+	gone := remove(s.resources, idempotencyKey(i.Principal, i.ClientKey))
+	gone.Delete.ConditionExpression = aws.String("claim = :claim")
+	gone.Delete.ExpressionAttributeValues = map[string]types.AttributeValue{":claim": text(i.Claim)}
+	_, err := s.transact(ctx, "give an idempotency key back", []types.TransactWriteItem{gone})
+	return err
 }
 
 // Idempotency reads the record of a create; ErrNotFound if there is none.
@@ -88,8 +120,8 @@ func (s *Store) Idempotency(ctx context.Context, principal, clientKey string, no
 	if err != nil {
 		return Idempotency{}, fmt.Errorf("idempotency record: %w", err)
 	}
-	if !found || it.TTL <= now.Unix() {
+	if !found || it.TTL <= now.Unix() || it.Claim != "" && it.Until <= now.Unix() {
 		return Idempotency{}, ErrNotFound
 	}
-	return Idempotency{Principal: principal, ClientKey: clientKey, Request: it.Request, Answer: it.Answer}, nil
+	return Idempotency{Principal: principal, ClientKey: clientKey, Request: it.Request, Answer: it.Answer, Claim: it.Claim}, nil
 }
