@@ -28,7 +28,7 @@ type Binding struct {
 	Profile     string   `json:"profile" doc:"Of the CA; empty to let the client choose."`
 	MaxAccounts int64    `json:"max_accounts" doc:"0 for no limit."`
 	Accounts    int64    `json:"account_count"`
-	Status      string   `json:"status" enum:"ACTIVE,EXPIRED,USED" doc:"Of anything but ACTIVE no more accounts can be made."`
+	Status      string   `json:"status" enum:"ACTIVE,EXPIRED,USED" doc:"Of anything but ACTIVE no more accounts can be made. Of the binding alone: it works only as long as its API key does."`
 	Directory   string   `json:"acme_directory_url"`
 	CreatedAt   int64    `json:"created_at"`
 	ExpiresAt   int64    `json:"expires_at"`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -433,6 +434,10 @@ func (h *handler) importCA(ctx context.Context, in *importCARequest) (*idempoten
 	if err := accept(&c, in.Body.Certificate, h); err != nil {
 		return nil, err
 	}
+	theirs, err := h.store.CAs(ctx, in.User)
+	if err != nil {
+		return nil, err
+	}
 	c.KeyType = key.Type()
 	own := c.Certificate()
 	c.CommonName, c.PathLen = own.Subject.CommonName, c.PathLength()
@@ -449,6 +454,11 @@ func (h *handler) importCA(ctx context.Context, in *importCARequest) (*idempoten
 	}
 	return idempotency.Do(ctx, h.store, &in.Header, "import-ca", in.Body, now,
 		func(seal func(CA) (*store.Idempotency, error)) (CA, error) {
+			for _, other := range theirs {
+				if bytes.Equal(other.Public, c.Public) { // each would know and revoke only what itself signed
+					return CA{}, problem.AlreadyExists.New("CA %d has this key. Delete it first.", other.ID)
+				}
+			}
 			var err error
 			if c.ID, err = h.store.NextCAID(ctx); err != nil {
 				return CA{}, err
@@ -496,7 +506,8 @@ func (h *handler) rotate(ctx context.Context, in *rotateCARequest) (*idempotency
 	if err != nil {
 		return nil, err
 	}
-	want := newCA{Name: old.Name, Custody: string(old.Custody), KeyType: string(old.KeyType), ValidDays: old.Days}
+	own := "The CA's own, to the byte" // an imported one may have a common name that nobody could ask for
+	want := newCA{Name: old.Name, CommonName: &own, Custody: string(old.Custody), KeyType: string(old.KeyType), ValidDays: old.Days}
 	if in.Body != nil {
 		if in.Body.Name != "" {
 			want.Name = in.Body.Name
@@ -511,12 +522,11 @@ func (h *handler) rotate(ctx context.Context, in *rotateCARequest) (*idempotency
 			want.ValidDays = in.Body.ValidDays
 		}
 	}
-	want.CommonName = &old.CommonName
 	c, err := want.ca(in.User)
 	if err != nil {
 		return nil, err
 	}
-	c.Subject, c.PathLen, c.Parent, c.Former, c.Profiles, c.Default = old.Subject, old.PathLength(), old.Parent, old.ID, old.Profiles, old.Default
+	c.CommonName, c.Subject, c.PathLen, c.Parent, c.Former, c.Profiles, c.Default = old.CommonName, old.Subject, old.PathLength(), old.Parent, old.ID, old.Profiles, old.Default
 	answer, err := idempotency.Do(ctx, h.store, &in.Header, "rotate-ca", struct {
 		ID   int64
 		Body any
@@ -564,11 +574,12 @@ func (h *handler) succeed(ctx context.Context, c ca.CA, parent *ca.CA, external 
 	return h.found(ctx, c, parent, external, &old, seal)
 }
 
-type csrResponse struct {
-	Body wire.Data[struct {
-		CSR string `json:"csr_pem"`
-	}]
+// Request is a CA's certification request.
+type Request struct {
+	CSR string `json:"csr_pem" doc:"PKCS#10."`
 }
+
+type csrResponse struct{ Body wire.Data[Request] }
 
 func (h *handler) csr(ctx context.Context, in *Path) (*csrResponse, error) {
 	c, err := h.ca(ctx, in.User, in.ID)

@@ -667,14 +667,13 @@ func TestRotation(t *testing.T) {
 	w.Want(t, 409, w.session, "POST", base, fmt.Sprintf(`{"name":"x","parent_id":%d}`, root.ID))
 }
 
-// A CA that was made elsewhere goes on here.
-func TestImport(t *testing.T) {
+// opensslIn runs openssl in a folder and gives what it says.
+func opensslIn(t *testing.T, dir string) func(arguments ...string) string {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed")
 	}
-	w := newWorld(t)
-	dir := t.TempDir()
-	run := func(arguments ...string) string {
+	return func(arguments ...string) string {
+		t.Helper()
 		command := exec.Command("openssl", arguments...)
 		command.Dir = dir
 		output, err := command.CombinedOutput()
@@ -683,6 +682,13 @@ func TestImport(t *testing.T) {
 		}
 		return string(output)
 	}
+}
+
+// A CA that was made elsewhere goes on here.
+func TestImport(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	run := opensslIn(t, dir)
 	run("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-aes256", "-pass", "pass:secret", "-out", "key.pem")
 	run("req", "-x509", "-new", "-key", "key.pem", "-passin", "pass:secret", "-out", "root.pem", "-days", "3000", "-subj", "/O=Old/CN=Old root",
 		"-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", "basicConstraints=critical,CA:TRUE,pathlen:2")

@@ -79,7 +79,7 @@ func (h *handler) issueTo(ctx context.Context, in *issueLeafRequest) (*idempoten
 	}
 	switch {
 	case csr == nil && len(r.Names) == 0:
-		return nil, problem.MissingField.New("domain_name: name what the certificate is for, or send a csr.").With("field", "domain_name")
+		return nil, problem.MissingField.New("domain_name: name what the certificate is for. A profile that certifies no names, such as code_signing, needs a csr.").With("field", "domain_name")
 	case !managed && csr == nil:
 		return nil, problem.InvalidArgument.New("managed: the key of a certificate by names is kept here, and so is the certificate.").With("field", "managed")
 	case managed && len(r.Names) == 0:

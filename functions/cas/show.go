@@ -124,12 +124,14 @@ func algorithm(t pki.KeyType) (name string, bits int, curve *string) {
 
 // Constraints are name constraints (RFC 5280 §4.2.1.10).
 type Constraints struct {
-	Permitted Names `json:"permitted,omitempty" doc:"Where nothing of a kind is permitted, all of it is."`
-	Excluded  Names `json:"excluded,omitempty"`
+	_         struct{} `additionalProperties:"false"` // one that is misspelt would permit everything
+	Permitted Names    `json:"permitted,omitempty" doc:"Where nothing of a kind is permitted, all of it is."`
+	Excluded  Names    `json:"excluded,omitempty"`
 }
 
 // Names are names by kind.
 type Names struct {
+	_     struct{} `additionalProperties:"false"`
 	DNS   []string `json:"dns,omitempty" maxItems:"100" doc:"A name and all below it."`
 	IP    []string `json:"ip,omitempty" maxItems:"100" doc:"CIDR."`
 	Email []string `json:"email,omitempty" maxItems:"100" doc:"An address, or a host."`
@@ -151,7 +153,7 @@ func showConstraints(k pki.Constraints) *Constraints {
 		return nil
 	}
 	return &Constraints{
-		Permitted: Names{k.PermittedDNS, k.PermittedIP, k.PermittedEmail, k.PermittedURI},
-		Excluded:  Names{k.ExcludedDNS, k.ExcludedIP, k.ExcludedEmail, k.ExcludedURI},
+		Permitted: Names{DNS: k.PermittedDNS, IP: k.PermittedIP, Email: k.PermittedEmail, URI: k.PermittedURI},
+		Excluded:  Names{DNS: k.ExcludedDNS, IP: k.ExcludedIP, Email: k.ExcludedEmail, URI: k.ExcludedURI},
 	}
 }

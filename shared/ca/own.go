@@ -201,6 +201,9 @@ func (c *CA) Accept(chain pki.Chain, now time.Time) error {
 	if existing := c.Certificate(); existing != nil && !bytes.Equal(existing.SubjectKeyId, own.SubjectKeyId) {
 		return badChain("the first certificate has another subject key identifier than the CA's, whose certificates name that")
 	}
+	if bytes.Equal(own.RawSubject, []byte{0x30, 0}) {
+		return badChain("the first certificate has no subject, which a CA must have (RFC 5280 §4.1.2.6)")
+	}
 	if _, err := pki.Strength(own.PublicKey); err != nil {
 		return badChain("its key is too weak, or of a kind that is not known here")
 	}

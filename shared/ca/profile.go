@@ -17,6 +17,7 @@ import (
 // Profile is what certificates of one kind are for, and how far a request may go. A list of names holds what may
 // stand in the certificate, it and what is below it, as name constraints have it; "*" is any, and an empty list none.
 type Profile struct {
+	_        struct{} `additionalProperties:"false"` // a limit that is misspelt would be none
 	Name     string   `json:"name" dynamodbav:"name" minLength:"1" maxLength:"64" pattern:"^[a-z0-9][a-z0-9_.-]*$"`
 	Usages   []string `json:"usages" dynamodbav:"usages" maxItems:"10" doc:"Extended key usages: serverAuth, clientAuth, emailProtection, codeSigning, or an OID."`
 	DNS      []string `json:"dns,omitempty" dynamodbav:"dns,omitempty" maxItems:"100" doc:"DNS names that may be certified, each with what is below it; * for any."`

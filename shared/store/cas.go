@@ -263,23 +263,15 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now ti
 			gone, remove(s.resources, caCountKey(id)), remove(s.resources, crlKey(id)), remove(s.resources, ocspSignerKey(id)),
 			s.oneLess(caTotalKey(user)),
 		}
-		resting := []int64{c.Parent, c.Next}
-		if former, err := s.CA(ctx, user, c.Former); err == nil && former.Next == id { // back to it, or on to the next
-			replaced, err := s.replaced(former, c.Next, now)
-			if err != nil {
-				return c, err
-			}
-			items, resting = append(items, replaced...), resting[:1]
-		} else if err != nil && !errors.Is(err, ErrNotFound) {
+		less, err := s.unuseCA(ctx, user, c.Parent)
+		if err != nil {
 			return c, err
 		}
-		for _, other := range resting {
-			less, err := s.unuseCA(ctx, user, other)
-			if err != nil {
-				return c, err
-			}
-			items = append(items, less...)
+		closed, err := s.closeLine(ctx, c, now)
+		if err != nil {
+			return c, err
 		}
+		items = append(items, append(less, closed...)...)
 		failed, err := s.transact(ctx, "delete CA", items)
 		if err != nil || len(failed) == 0 {
 			return c, err
@@ -288,6 +280,34 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now ti
 			return c, busy("delete CA")
 		}
 	}
+}
+
+// closeLine is what leaves no gap where a CA stood in a line: the one whose place it took is in that again, or the one
+// is that took its own.
+func (s *Store) closeLine(ctx context.Context, c ca.CA, now time.Time) (items []types.TransactWriteItem, err error) {
+	former, err := s.CA(ctx, c.User, c.Former)
+	followed := err == nil && former.Next == c.ID
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if followed {
+		if items, err = s.replaced(former, c.Next, now); err != nil {
+			return nil, err
+		}
+	}
+	next, err := s.CA(ctx, c.User, c.Next)
+	if errors.Is(err, ErrNotFound) {
+		return items, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	before, uses := next.Revision, int64(-1)
+	if next.Former, next.UpdatedAt = 0, now; followed {
+		next.Former, uses = former.ID, 0
+	}
+	changed, err := s.changedCA(&next, before, uses)
+	return append(items, changed...), err
 }
 
 // unuseCA is what takes back one use of a CA; nothing if there is none, such as one deleted by force.
