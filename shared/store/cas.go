@@ -21,7 +21,7 @@ import (
 	"cjj365.cc/bb/shared/sealed"
 )
 
-// caItem is a CA.
+// caItem is a CA. What may become empty again is written empty: a change sets attributes and removes none.
 type caItem struct {
 	PK         string        `dynamodbav:"pk"`
 	SK         string        `dynamodbav:"sk"`
@@ -37,18 +37,18 @@ type caItem struct {
 	CommonName string        `dynamodbav:"common_name"`
 	PathLen    int           `dynamodbav:"path_len"`
 	Days       int           `dynamodbav:"days"`
-	Chain      []byte        `dynamodbav:"chain,omitempty"` // one after the other: a list of bytes would become a set
-	Cross      []byte        `dynamodbav:"cross,omitempty"`
-	Parent     int64         `dynamodbav:"parent,omitempty"`
-	Former     int64         `dynamodbav:"former,omitempty"`
-	Next       int64         `dynamodbav:"next,omitempty"`
+	Chain      []byte        `dynamodbav:"chain"` // one after the other: a list of bytes would become a set
+	Cross      []byte        `dynamodbav:"cross"`
+	Parent     int64         `dynamodbav:"parent"`
+	Former     int64         `dynamodbav:"former"`
+	Next       int64         `dynamodbav:"next"`
 	Imported   bool          `dynamodbav:"imported,omitempty"`
-	Profiles   []ca.Profile  `dynamodbav:"profiles"` // these two may become empty again
+	Profiles   []ca.Profile  `dynamodbav:"profiles"`
 	Default    string        `dynamodbav:"default_profile"`
 	Revocation string        `dynamodbav:"revocation_url"`
 	Directory  string        `dynamodbav:"directory_url"`
-	RevokedAt  int64         `dynamodbav:"revoked_at,omitempty"`
-	Revoked    string        `dynamodbav:"revoked_serial,omitempty"`
+	RevokedAt  int64         `dynamodbav:"revoked_at"`
+	Revoked    string        `dynamodbav:"revoked_serial"`
 	Uses       int64         `dynamodbav:"uses"` // accounts, certificates and CAs
 	CreatedAt  int64         `dynamodbav:"created_at"`
 	UpdatedAt  int64         `dynamodbav:"updated_at"`
