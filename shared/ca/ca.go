@@ -164,10 +164,11 @@ func (c CA) Certificate() *x509.Certificate {
 // PEM is what follows a certificate that the CA signed, as text: the chain, or while it is valid the one that those
 // too can follow who trust the root before. Who trusts the chain's root knows it, and needs no certificate of it.
 func (c CA) PEM(now time.Time) string {
-	if p := c.parse(); now.Before(p.crossEnds) {
+	p := c.parse()
+	if now.Before(p.crossEnds) {
 		return p.crossPEM
 	}
-	return c.parse().pem
+	return p.pem
 }
 
 // Link is the certificate for a root's key by the root that it took the place of; nil if there is none.

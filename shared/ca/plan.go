@@ -310,9 +310,10 @@ func (c CA) refuse(r Request, profile Profile) (refused []Refused) {
 			refused = append(refused, Refused{Field: "common_name", Why: why})
 		}
 	}
-	for i, limit := range c.parse().usages {
-		if !limit.allow(profile.usages()) {
-			refused = append(refused, Refused{Field: "profile", Why: fmt.Sprintf("%q certifies for other usages than the profile %s has", c.parse().chain[i].Subject.CommonName, profile.Name)})
+	p, wanted := c.parse(), profile.usages()
+	for i, limit := range p.usages {
+		if !limit.allow(wanted) {
+			refused = append(refused, Refused{Field: "profile", Why: fmt.Sprintf("%q certifies for other usages than the profile %s has", p.chain[i].Subject.CommonName, profile.Name)})
 		}
 	}
 	kind := r.KeyType

@@ -154,8 +154,13 @@ func (s *Signer) load(ctx context.Context, user, id int64, anew bool) (o opened,
 		if err != nil {
 			return o, false, err
 		}
+		before := o
 		o = opened{ca: last.Parsed(), until: now.Add(keptFor)}
-		if last.Custody == ca.Wrapped {
+		switch {
+		case last.Custody != ca.Wrapped:
+		case now.Before(before.until) && before.ca.ID == last.ID && before.ca.Revision == last.Revision:
+			o.key, o.until = before.key, before.until
+		default:
 			if o.key, err = s.Key(ctx, last); err != nil {
 				return o, false, err
 			}
