@@ -65,12 +65,22 @@ func TestManyCAsBelowARevokedOne(t *testing.T) {
 	for i := range 50 {
 		w.create(fmt.Sprintf(`{"name":"c%d","parent_id":%d}`, i, middle.ID))
 	}
-	w.Want(t, 200, w.session, "POST", fmt.Sprintf("%s/%d/certificates/%s/revoke", base, root.ID, middle.Serial), ``)
-	for _, c := range must(w.store.CAs(context.Background(), 1)) {
-		if (c.Status(w.now) == ca.Revoked) != (c.ID != root.ID) {
-			t.Errorf("%s is %s", c.Name, c.Status(w.now))
+	revoke := func() []ca.CA {
+		t.Helper()
+		w.Want(t, 200, w.session, "POST", fmt.Sprintf("%s/%d/certificates/%s/revoke", base, root.ID, middle.Serial), ``)
+		all := must(w.store.CAs(context.Background(), 1))
+		for _, c := range all {
+			if (c.Status(w.now) == ca.Revoked) != (c.ID != root.ID) {
+				t.Errorf("%s is %s", c.Name, c.Status(w.now))
+			}
 		}
+		return all
 	}
+	left := revoke()[0]
+	unmarked := left
+	unmarked.RevokedAt, unmarked.RevokedSerial = time.Time{}, "" // by a crash
+	must(w.store.UpdateCA(context.Background(), left, unmarked, nil))
+	revoke()
 }
 
 // A process that has a CA in memory does not refuse what another has allowed since.
@@ -198,9 +208,20 @@ func TestAManagedCertificateIsMarked(t *testing.T) {
 	if err := w.store.RevokeEntry(context.Background(), 1, e, 1, w.now); err != nil {
 		t.Fatal(err)
 	}
-	if c := must(w.store.Certificate(context.Background(), 1, issued.ID)); c.Status(w.now) != certificate.Revoked || c.Reason != 1 || !c.RenewAt.IsZero() {
-		t.Errorf("%+v", c)
+	marked := func() certificate.Certificate {
+		t.Helper()
+		c := must(w.store.Certificate(context.Background(), 1, issued.ID))
+		if c.Status(w.now) != certificate.Revoked || c.Reason != 1 || !c.RenewAt.IsZero() {
+			t.Errorf("%+v", c)
+		}
+		return c
 	}
+	// As if it had been put in its place only after it was revoked: revoking again marks it.
+	c := marked()
+	c.RevokedAt, c.Reason = time.Time{}, 0
+	must(w.store.UpdateCertificate(context.Background(), marked(), c, nil, nil))
+	w.Want(t, 200, w.session, "POST", fmt.Sprintf("%s/%d/certificates/%s/revoke", base, root.ID, issued.Serial), `{"reason":"superseded"}`)
+	marked()
 }
 
 // A member that is misspelt would be a limit that is none.

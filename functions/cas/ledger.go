@@ -157,17 +157,15 @@ func (h *handler) revoke(ctx context.Context, in *revokeEntryRequest) (*entryRes
 	if err != nil {
 		return nil, err
 	}
-	if e.RevokedAt.IsZero() {
-		err := h.signer.Revoke(ctx, in.User, e, reason, principal(ctx))
-		if errors.Is(err, store.ErrNotFound) {
-			return nil, casigner.Missing(e.CA)
-		}
-		if err != nil && !errors.Is(err, store.ErrConflict) {
-			return nil, err
-		}
-		if e, err = h.find(ctx, &in.EntryPath); err != nil {
-			return nil, err
-		}
+	err = h.signer.Revoke(ctx, in.User, e, reason, principal(ctx)) // of one that is revoked, what a crash left undone
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, casigner.Missing(e.CA)
+	}
+	if err != nil && !errors.Is(err, store.ErrConflict) {
+		return nil, err
+	}
+	if e, err = h.find(ctx, &in.EntryPath); err != nil {
+		return nil, err
 	}
 	return h.answerEntry(e), nil
 }

@@ -323,7 +323,7 @@ func (s *Store) RevokeEntry(ctx context.Context, user int64, e ca.Entry, reason 
 			if e, err = s.Entry(ctx, e.CA, e.Serial); err != nil {
 				return err
 			}
-			return cmp.Or(s.markBelow(ctx, user, e, now), ErrConflict)
+			return cmp.Or(s.markAgain(ctx, user, e, now), ErrConflict)
 		}
 		if try == 10 || !pause(ctx, 50*time.Millisecond) { // what is marked was changed since it was read
 			return busy("revoke")
@@ -348,6 +348,19 @@ func (s *Store) markCertificate(ctx context.Context, user int64, e ca.Entry, rea
 	c.Revoke(reason, now)
 	item, err := s.changed(&c, before)
 	return []types.TransactWriteItem{item}, err
+}
+
+// markAgain marks what was not when an entry was revoked: the managed certificate, whose place it took only then, and
+// the CAs that a crash left.
+func (s *Store) markAgain(ctx context.Context, user int64, e ca.Entry, now time.Time) error {
+	items, err := s.markCertificate(ctx, user, e, e.Reason, now)
+	if err == nil && len(items) > 0 {
+		var failed []int
+		if failed, err = s.transact(ctx, "mark certificate", items); err == nil && len(failed) > 0 {
+			err = busy("mark certificate")
+		}
+	}
+	return cmp.Or(err, s.markBelow(ctx, user, e, now))
 }
 
 // below are the user's CAs that have an entry's certificate in their chain and are not marked yet, those next to it
