@@ -25,6 +25,7 @@ import (
 	"github.com/go-acme/lego/v5/challenge/http01"
 	"github.com/go-acme/lego/v5/lego"
 	"github.com/go-acme/lego/v5/registration"
+	"golang.org/x/crypto/acme"
 )
 
 // privateCA makes a CA of the first user's, and a binding for its ACME server by an API key.
@@ -142,6 +143,38 @@ func TestLegoAtAPrivateCA(t *testing.T) {
 		t.Errorf("%d %s", r.Status, r.Body)
 	}
 	if r := shared.mustCall(t, "DELETE", fmt.Sprintf("/apiv1/users/1/cas/%d", ca.ID), "", owner); r.Status != http.StatusNoContent {
+		t.Errorf("%d %s", r.Status, r.Body)
+	}
+}
+
+// A managed certificate that somebody revokes by its own key (RFC 8555 §7.6) is marked.
+func TestAManagedCertificateIsRevokedByItsKey(t *testing.T) {
+	if shared.Gateway == "sam" {
+		t.Skip(samLacks["event-sources"])
+	}
+	c, _, _, owner := privateCA(t, "WRAPPED", `["*"]`)
+	key := mustKey(t)
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.lab.test"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request})
+	var issued struct {
+		ID     int64
+		Status string
+		Cert   string
+	}
+	r := shared.mustCall(t, "POST", fmt.Sprintf("/apiv1/users/1/cas/%d/issue", c.ID), fmt.Sprintf(`{"csr":%q,"managed":true}`, text), owner)
+	if err := json.Unmarshal(r.Data, &issued); err != nil || issued.ID == 0 {
+		t.Fatalf("%d %s", r.Status, r.Body)
+	}
+	leaf, _ := pem.Decode([]byte(issued.Cert))
+	client := &acme.Client{DirectoryURL: c.Directory, HTTPClient: trusting(t, shared.ACME.ServerRoot)}
+	if err := client.RevokeCert(t.Context(), key, leaf.Bytes, acme.CRLReasonKeyCompromise); err != nil {
+		t.Fatal(err)
+	}
+	r = shared.mustCall(t, "GET", fmt.Sprintf("/apiv1/users/1/certificates/%d", issued.ID), "", owner)
+	if err := json.Unmarshal(r.Data, &issued); err != nil || issued.Status != "REVOKED" {
 		t.Errorf("%d %s", r.Status, r.Body)
 	}
 }

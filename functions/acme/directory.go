@@ -77,7 +77,7 @@ func (h *handler) find(ctx context.Context, c ca.CA, authority []byte, serial *b
 			return ca.Entry{}, store.ErrNotFound
 		}
 		e, err := h.store.Entry(ctx, c.ID, ca.SerialText(serial))
-		if err == nil && (e.Profile == ca.OfCA || e.Profile == ca.OfOCSP) {
+		if err == nil && (e.Profile == ca.OfCA || e.Profile == ca.OfOCSP || e.OfCA()) {
 			err = store.ErrNotFound
 		}
 		return e, err
@@ -86,6 +86,9 @@ func (h *handler) find(ctx context.Context, c ca.CA, authority []byte, serial *b
 	for range mostFormer {
 		if e, err := look(former); !errors.Is(err, store.ErrNotFound) {
 			return former, e, err
+		}
+		if former.Former == 0 {
+			break
 		}
 		var err error
 		if former, err = h.store.CA(ctx, c.User, former.Former); errors.Is(err, store.ErrNotFound) {

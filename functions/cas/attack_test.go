@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -271,7 +275,8 @@ func TestLimitsOfAnImportedCA(t *testing.T) {
 	var made CA
 	long := strings.Repeat("n", 64)
 	w.Want(t, 201, w.session, "POST", base+"/import", load("-subj", "/CN="+long, "-addext", "extendedKeyUsage=serverAuth")).Into(t, &made)
-	w.Want(t, 409, w.session, "POST", base+"/import", load("-subj", "/CN=again"))
+	again := load("-subj", "/CN=again")
+	w.Want(t, 409, w.session, "POST", base+"/import", again)
 	for id := range []int{0, 1} {
 		if id == 1 {
 			w.Want(t, 201, w.session, "POST", fmt.Sprintf("%s/%d/rotate", base, made.ID), ``)
@@ -288,5 +293,86 @@ func TestLimitsOfAnImportedCA(t *testing.T) {
 		if err := json.Unmarshal([]byte(a.Body), &refused); err != nil || !slices.ContainsFunc(refused.Error.Params.Refused, func(r ca.Refused) bool { return r.Field == "profile" }) {
 			t.Errorf("%s, %v", a.Body, err)
 		}
+	}
+	// Deleted, it can be imported again: once.
+	w.Want(t, 204, w.session, "DELETE", fmt.Sprintf("%s/%d?force=true", base, made.ID), "")
+	var statuses [4]int
+	var group sync.WaitGroup
+	for i := range statuses {
+		group.Go(func() { statuses[i] = w.Call(t, w.session, "POST", base+"/import", again).Status })
+	}
+	group.Wait()
+	slices.Sort(statuses[:])
+	if statuses != [4]int{201, 409, 409, 409} {
+		t.Errorf("%v", statuses)
+	}
+}
+
+// What is revoked while it is being made, or was before, is no CA.
+func TestRevokedBeforeItWasStored(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	root := w.create(`{"name":"root"}`)
+	middle := w.create(fmt.Sprintf(`{"name":"middle","parent_id":%d,"max_path_length":1}`, root.ID))
+	revoke := func(by int64, serial string) {
+		t.Helper()
+		w.Want(t, 200, w.session, "POST", fmt.Sprintf("%s/%d/certificates/%s/revoke", base, by, serial), "")
+	}
+	above := must(w.store.CA(ctx, 1, middle.ID))
+	fresh := func() ca.CA {
+		return ca.CA{User: 1, ID: must(w.store.NextCAID(ctx)), Name: "x", CommonName: "x", Public: above.Public, PathLen: ca.NoPathLen, Parent: middle.ID, Chain: above.Chain, CreatedAt: w.now, UpdatedAt: w.now}
+	}
+	e := ca.Entry{CA: middle.ID, Serial: ca.SerialText(ca.NewSerial(w.now)), TBS: above.Certificate().RawTBSCertificate, Profile: ca.OfCA, At: w.now, NotAfter: w.now.Add(time.Hour)}
+	if err := w.store.Intend(ctx, above, e); err != nil {
+		t.Fatal(err)
+	}
+	revoke(middle.ID, e.Serial)
+	e.Tail = []byte{1}
+	if _, err := w.store.CreateCA(ctx, fresh(), []ca.Entry{e}, nil, nil); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("revoked while intended: %v", err)
+	}
+	revoke(root.ID, middle.Serial)
+	if _, err := w.store.CreateCA(ctx, fresh(), nil, nil, nil); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("below one that was revoked meanwhile: %v", err)
+	}
+	// From outside, by a chain with a certificate that is revoked here.
+	pending := w.create(`{"name":"ours","external":true}`)
+	c := must(w.store.CA(ctx, 1, pending.ID))
+	template := &x509.Certificate{
+		SerialNumber: ca.NewSerial(w.now), Subject: pkix.Name{CommonName: "ours"}, NotBefore: w.now, NotAfter: w.now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}, MaxPathLenZero: true,
+	}
+	own := must(x509.CreateCertificate(rand.Reader, template, above.Certificate(), must(c.PublicKey()), must(w.signer.Key(ctx, above))))
+	w.Want(t, 400, w.session, "POST", fmt.Sprintf("%s/%d/certificate", base, pending.ID), fmt.Sprintf(`{"certificate_pem":%q}`, ca.PEM(own)+middle.Chain))
+}
+
+// What was revoked before it was put in its place is not put there, or is marked.
+func TestARevokedCertificateIsNotTakenForIssued(t *testing.T) {
+	w := newWorld(t)
+	root := w.create(`{"name":"root"}`)
+	issued := w.issue(root.ID, `{"csr":`+csr(newKey(), x509.CertificateRequest{DNSNames: []string{"a.example"}})+`}`)
+	if _, err := w.signer.Signed(context.Background(), 1, root.ID, issued.Serial); err != nil {
+		t.Error(err)
+	}
+	w.Want(t, 200, w.session, "POST", fmt.Sprintf("%s/%d/certificates/%s/revoke", base, root.ID, issued.Serial), "")
+	if _, err := w.signer.Signed(context.Background(), 1, root.ID, issued.Serial); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A link that is revoked is sent no more, and its root goes on.
+func TestARevokedLink(t *testing.T) {
+	w := newWorld(t)
+	root := w.create(`{"name":"root"}`)
+	w.pass(time.Hour)
+	var next CA
+	w.Want(t, 201, w.session, "POST", fmt.Sprintf("%s/%d/rotate", base, root.ID), ``).Into(t, &next)
+	w.issue(root.ID, `{"domain_name":"a.example"}`)
+	link := parse(t, next.Link)[0]
+	w.Want(t, 200, w.session, "POST", fmt.Sprintf("%s/%d/certificates/%s/revoke", base, root.ID, ca.SerialText(link.SerialNumber)), "")
+	if got := w.ca(next.ID); got.Link != "" || got.Status != "ACTIVE" {
+		t.Errorf("%+v", got)
+	}
+	if chain := parse(t, w.issue(root.ID, `{"domain_name":"b.example"}`).Cert); len(chain) != 2 || ca.PEM(chain[1].Raw) != next.Certificate {
+		t.Errorf("a chain of %d", len(chain))
 	}
 }

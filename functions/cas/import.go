@@ -51,11 +51,7 @@ func (h *handler) importCA(ctx context.Context, in *importCARequest) (*idempoten
 	if c.Public, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
 		return nil, err
 	}
-	if err := accept(&c, in.Body.Certificate, h); err != nil {
-		return nil, err
-	}
-	theirs, err := h.store.CAs(ctx, in.User)
-	if err != nil {
+	if err := h.accept(ctx, &c, in.Body.Certificate); err != nil {
 		return nil, err
 	}
 	c.KeyType = key.Type()
@@ -72,13 +68,8 @@ func (h *handler) importCA(ctx context.Context, in *importCARequest) (*idempoten
 		Organization: first(own.Subject.Organization), Unit: first(own.Subject.OrganizationalUnit), Country: first(own.Subject.Country),
 		State: first(own.Subject.Province), Locality: first(own.Subject.Locality),
 	}
-	return idempotency.Do(ctx, h.store, &in.Header, "import-ca", in.Body, now,
+	answer, err := idempotency.Do(ctx, h.store, &in.Header, "import-ca", in.Body, now,
 		func(seal func(CA) (*store.Idempotency, error)) (CA, error) {
-			for _, other := range theirs {
-				if bytes.Equal(other.Public, c.Public) { // each would know and revoke only what itself signed
-					return CA{}, problem.AlreadyExists.New("CA %d has this key. Delete it first.", other.ID)
-				}
-			}
 			var err error
 			if c.ID, err = h.store.NextCAID(ctx); err != nil {
 				return CA{}, err
@@ -99,14 +90,40 @@ func (h *handler) importCA(ctx context.Context, in *importCARequest) (*idempoten
 			h.open(ctx, c)
 			return made, nil
 		})
+	if errors.Is(err, store.ErrConflict) {
+		err = problem.AlreadyExists.New("A CA of yours was imported with this key. Delete it first.")
+	}
+	return answer, err
 }
 
-func accept(c *ca.CA, text string, h *handler) error {
+// accept takes certificates for a CA's chain. None may be revoked by a CA here.
+func (h *handler) accept(ctx context.Context, c *ca.CA, text string) error {
 	chain, err := pki.ParseChain([]byte(text))
 	if err != nil {
 		return problem.InvalidArgument.New("certificate_pem: it must be the CA's certificate and those above it, 1 to 10 in PEM and nothing else.").With("field", "certificate_pem")
 	}
-	return c.Accept(chain, h.now())
+	if err := c.Accept(chain, h.now()); err != nil {
+		return err
+	}
+	theirs, err := h.store.CAs(ctx, c.User)
+	if err != nil {
+		return err
+	}
+	for i, one := range chain[:len(chain)-1] {
+		for _, signer := range theirs {
+			if !bytes.Equal(signer.Public, chain[i+1].RawSubjectPublicKeyInfo) {
+				continue
+			}
+			e, err := h.store.Entry(ctx, signer.ID, ca.SerialText(one.SerialNumber))
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			if err == nil && !e.RevokedAt.IsZero() {
+				return problem.InvalidArgument.New("certificate_pem: the chain cannot be used: certificate %d was revoked by CA %d.", i+1, signer.ID).With("field", "certificate_pem")
+			}
+		}
+	}
+	return nil
 }
 
 // Request is a CA's certification request.
@@ -148,7 +165,7 @@ func (h *handler) install(ctx context.Context, in *installRequest) (*response, e
 		return nil, err
 	}
 	after := before
-	if err := accept(&after, in.Body.Certificate, h); err != nil {
+	if err := h.accept(ctx, &after, in.Body.Certificate); err != nil {
 		return nil, err
 	}
 	after.UpdatedAt = h.now()
@@ -160,6 +177,8 @@ func (h *handler) install(ctx context.Context, in *installRequest) (*response, e
 		}
 		if err == nil && old.Next == 0 {
 			former = &old
+		} else {
+			after.Former = 0
 		}
 	}
 	if after, err = h.store.UpdateCA(ctx, before, after, former); err != nil {

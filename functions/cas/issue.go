@@ -252,8 +252,11 @@ func (h *handler) issueManaged(ctx context.Context, in *issueLeafRequest, r ca.R
 		if err := h.worker.Await(ctx, id, principal(ctx)); err != nil && !errors.Is(err, store.ErrConflict) {
 			return nil, err
 		}
-		if c, err = h.store.Certificate(ctx, in.User, id); err != nil {
-			return nil, problem.NotFound.New("The certificate %d that this request made is gone.", id)
+		if c, err = h.store.Certificate(ctx, in.User, id); errors.Is(err, store.ErrNotFound) {
+			err = problem.NotFound.New("The certificate %d that this request made is gone.", id)
+		}
+		if err != nil {
+			return nil, err
 		}
 		switch c.Status(h.now()) {
 		case certificate.Issuing:

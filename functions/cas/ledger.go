@@ -188,6 +188,9 @@ func (h *handler) foreign(ctx context.Context, in *revokeEntryRequest, text stri
 	if own := c.Certificate(); own == nil || ca.SerialText(leaf.SerialNumber) != serial || string(leaf.RawIssuer) != string(own.RawSubject) || leaf.CheckSignatureFrom(own) != nil {
 		return ca.Entry{}, problem.InvalidArgument.New("certificate_pem: CA %d has not signed it, or it has another serial number.", in.ID).With("field", "certificate_pem")
 	}
+	if c.Root() && string(leaf.Raw) == string(c.Chain[0]) {
+		return ca.Entry{}, casigner.ErrOwnRoot
+	}
 	e, err := ca.Foreign(in.ID, leaf, principal(ctx), h.now())
 	if err != nil {
 		return e, err

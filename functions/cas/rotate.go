@@ -67,7 +67,7 @@ func (h *handler) rotate(ctx context.Context, in *rotateCARequest) (*idempotency
 				}
 				parent, c.Parent = &above, above.ID
 			}
-			if old.Status(h.now()) == ca.Expired && parent == nil { // it signs nothing any more, its successor neither
+			if old.Status(h.now()) == ca.Expired && old.Root() { // it signs nothing any more, its successor neither
 				return CA{}, problem.Conflict.New("The root's certificate has expired: there is nobody left who would trust what it says of a successor. Create a new CA.")
 			}
 			external := old.Parent == 0 && !old.Root()

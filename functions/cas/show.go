@@ -57,6 +57,7 @@ type CA struct {
 }
 
 func show(c ca.CA, count ca.Count, now time.Time) CA {
+	c = c.Parsed()
 	shown := CA{
 		ID: c.ID, User: c.User, Name: c.Name, Status: string(c.Status(now)), KeyType: string(c.KeyType), Custody: string(c.Custody),
 		CommonName: c.CommonName, Organization: c.Subject.Organization, Unit: c.Subject.Unit, Country: c.Subject.Country, State: c.Subject.State, Locality: c.Subject.Locality,

@@ -95,7 +95,7 @@ const (
 	Active  Status = "ACTIVE"
 	Rotated Status = "ROTATED" // another CA has taken its place; it still signs CRLs
 	Revoked Status = "REVOKED" // its certificate is, or one above it; it still signs CRLs
-	Expired Status = "EXPIRED"
+	Expired Status = "EXPIRED" // its certificate has, or one above it
 )
 
 // Status derives it from the facts.
@@ -107,7 +107,7 @@ func (c CA) Status(now time.Time) Status {
 		return Rotated
 	case !c.RevokedAt.IsZero():
 		return Revoked
-	case !now.Before(c.Certificate().NotAfter):
+	case !now.Before(c.Ends()):
 		return Expired
 	}
 	return Active

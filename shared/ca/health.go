@@ -40,6 +40,7 @@ func (c CA) Check(p Published, now time.Time) []Finding {
 	add := func(s Severity, code, format string, args ...any) {
 		found = append(found, Finding{s, code, fmt.Sprintf(format, args...)})
 	}
+	c = c.Parsed()
 	if c.Status(now) == Pending {
 		add(Warning, "pending", "The CA has no certificate yet. Have its request (GET csr) signed, and POST the certificate.")
 		return found

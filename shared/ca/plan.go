@@ -191,11 +191,12 @@ func Violation(k pki.Constraints, name string) string {
 // Look holds a request against the CA: the plan, and everything that is refused. With anything refused there is
 // no certificate by it.
 func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
+	c = c.Parsed()
 	switch c.Status(now) {
 	case Pending:
 		return Plan{}, nil, problem.Conflict.New("The CA has no certificate yet. Have its request (GET csr) signed, and POST the certificate.")
 	case Expired:
-		return Plan{}, nil, problem.Conflict.New("The CA's certificate has expired. Rotate it, or make another CA.")
+		return Plan{}, nil, problem.Conflict.New("The CA's certificate, or one above it, has expired. Rotate it, or make another CA.")
 	case Revoked:
 		return Plan{}, nil, problem.Conflict.New("The CA's certificate, or one above it, is revoked since %s. Rotate it, or make another CA.", c.RevokedAt.Format(time.DateOnly))
 	case Rotated:
@@ -212,7 +213,7 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 	validity := r.Validity
 	switch {
 	case !r.NotAfter.IsZero():
-		validity = r.NotAfter.Sub(now)
+		validity = r.NotAfter.Sub(now.Truncate(time.Second)) + time.Second
 	case validity == 0:
 		validity = profile.usual()
 	}
@@ -225,7 +226,7 @@ func (c CA) Look(r Request, now time.Time) (Plan, []Refused, error) {
 	begin := now.Add(-min(backdate, validity/12))
 	end := begin.Add(validity - time.Second) // its last second counts (RFC 5280 §4.1.2.5)
 	if !r.NotAfter.IsZero() {
-		begin, end = now.Add(-max(0, min(backdate, validity/12, profile.most()-validity-time.Second))), r.NotAfter
+		begin, end = now.Add(-max(0, min(backdate, validity/12, profile.most()-validity))), r.NotAfter
 	}
 	if begin.Before(own.NotBefore) {
 		begin = own.NotBefore
@@ -303,7 +304,7 @@ func (c CA) refuse(r Request, profile Profile) (refused []Refused) {
 	}
 	if cn, err := pki.Private.Name(r.CommonName); err == nil && !slices.Contains(r.Names, cn) {
 		why := c.Constrains(cn)
-		if why == "" && len(profile.DNS) > 0 {
+		if why == "" && len(profile.DNS) > 0 && slices.Contains(profile.usages().Known, x509.ExtKeyUsageServerAuth) {
 			why = profile.refusal(cn)
 		}
 		if why != "" {

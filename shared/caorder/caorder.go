@@ -138,7 +138,18 @@ func (w *Worker) Run(ctx context.Context, o certificate.Order, by string) (certi
 	if err != nil {
 		return c, issued, err
 	}
-	c, err = w.closer().Succeed(ctx, o, chain)
+	if c, err = w.closer().Succeed(ctx, o, chain); err != nil {
+		return c, issued, err
+	}
+	// It may have been revoked before it was in its place, and was not marked then.
+	e, err := w.Store.Entry(ctx, issued.Entry.CA, issued.Entry.Serial)
+	if err != nil || e.RevokedAt.IsZero() {
+		return c, issued, err
+	}
+	if err := w.Store.RevokeEntry(ctx, c.User, e, e.Reason, w.Now()); err != nil && !errors.Is(err, store.ErrConflict) {
+		return c, issued, err
+	}
+	c, err = w.Store.Certificate(ctx, c.User, c.ID)
 	return c, issued, err
 }
 

@@ -122,10 +122,10 @@ func (s *Signer) Find(ctx context.Context, user, id int64, serial string) (ca.CA
 }
 
 // Signed is what was signed under a serial number by the user's CA, or one that has taken its place; store.ErrNotFound
-// if nothing is known to be.
+// if nothing is known to be that is still good.
 func (s *Signer) Signed(ctx context.Context, user, id int64, serial string) (Issued, error) {
 	c, e, err := s.Find(ctx, user, id, serial)
-	if err == nil && len(e.Tail) == 0 {
+	if err == nil && (len(e.Tail) == 0 || !e.RevokedAt.IsZero()) {
 		err = store.ErrNotFound
 	}
 	if err != nil {

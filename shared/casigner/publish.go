@@ -2,7 +2,6 @@ package casigner
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -34,6 +33,9 @@ const (
 
 const numberMetadata = "crl-number"
 
+// ErrOwnRoot is the answer to who wants a root's own certificate revoked.
+var ErrOwnRoot = problem.Conflict.New("A root cannot revoke itself: nobody would ask it. Have it removed wherever it is trusted, and delete the CA.")
+
 // Revoke revokes an entry of a CA's ledger and publishes the CRL that says so; if that fails, the schedule will.
 // store.ErrConflict if it is revoked already, store.ErrNotFound if it or the CA is gone. An OCSP signer is followed by
 // another: nobody asks whether it is revoked.
@@ -44,7 +46,7 @@ func (s *Signer) Revoke(ctx context.Context, user int64, e ca.Entry, reason int,
 			return err
 		}
 		if bytes.Equal(c.Certificate().Raw, e.DER()) {
-			return problem.Conflict.New("A root cannot revoke itself: nobody would ask it. Have it removed wherever it is trusted, and delete the CA.")
+			return ErrOwnRoot
 		}
 	}
 	if err := s.Store.RevokeEntry(ctx, user, e, reason, s.Now()); err != nil {
@@ -52,11 +54,14 @@ func (s *Signer) Revoke(ctx context.Context, user int64, e ca.Entry, reason int,
 	}
 	s.Log.LogAttrs(ctx, slog.LevelInfo, "CA revokes", slog.Int64("user", user), slog.Int64("ca", e.CA), slog.String("serial", e.Serial),
 		slog.Any("names", e.Names), slog.Int("reason", reason), slog.Int64("certificate", e.Certificate), slog.String("principal", by))
-	renewed := error(nil)
+	err := error(nil)
 	if e.Profile == ca.OfOCSP {
-		renewed = s.RenewOCSPSigner(ctx, user, e.CA)
+		err = s.RenewOCSPSigner(ctx, user, e.CA)
 	}
-	if err := cmp.Or(renewed, s.publishSoon(ctx, user, e.CA)); err != nil {
+	if err == nil { // in this order: what is published is not due any more
+		err = s.publishSoon(ctx, user, e.CA)
+	}
+	if err != nil {
 		s.Log.LogAttrs(ctx, slog.LevelWarn, "CRL or OCSP signer left to the schedule", slog.Int64("ca", e.CA), slog.String("error", err.Error()))
 	}
 	return nil

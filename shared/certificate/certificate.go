@@ -215,8 +215,11 @@ const LookEvery = 24 * time.Hour
 
 // FirstLook is when an issued certificate is first looked at: the CA is asked within a day, and a short-lived
 // certificate is due before that. However much of its lifetime is over when it is issued, a third of what is left
-// passes first, and a minute: a certificate is not issued again and again.
+// passes first, and a minute: a certificate is not issued again and again. Zero if it has ended.
 func (i Issued) FirstLook(now time.Time, chance float64) time.Time {
+	if !i.NotAfter.After(now) { // there is nothing to be renewed in time
+		return time.Time{}
+	}
 	due := i.DueAt(chance)
 	if soonest := now.Add(max(i.NotAfter.Sub(now)/3, time.Minute)); due.Before(soonest) {
 		due = soonest

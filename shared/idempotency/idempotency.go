@@ -143,8 +143,8 @@ const waitFor, lookEvery = 3 * time.Second, 100 * time.Millisecond
 
 // claim has a record for this request alone, or finds the answer of another that had it.
 func claim(ctx context.Context, s *store.Store, record store.Idempotency, find func() (bool, error)) (found bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, waitFor)
-	defer cancel()
+	limit := time.NewTimer(waitFor)
+	defer limit.Stop()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -156,6 +156,8 @@ func claim(ctx context.Context, s *store.Store, record store.Idempotency, find f
 		}
 		select {
 		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-limit.C:
 			return false, errClaimed
 		case <-tick.C:
 		}

@@ -284,9 +284,13 @@ func (s *Store) RevokeEntry(ctx context.Context, user int64, e ca.Entry, reason 
 	}
 	// The entry is kept as long as the CRLs list it.
 	ttl := max(e.NotAfter.Add(ledgerKept).Unix(), now.Add(ledgerKept).Unix())
+	unrevoked := "attribute_exists(pk) AND attribute_not_exists(revoked_at)"
+	if len(e.Tail) == 0 { // once it is signed there may be a CA to be marked
+		unrevoked += " AND attribute_not_exists(tail)"
+	}
 	revoke := []types.TransactWriteItem{{Update: &types.Update{
 		TableName: &s.resources, Key: entryKey(e.CA, e.Serial).attributes(), UpdateExpression: aws.String("SET revoked_at = :now, reason = :reason, #ttl = :ttl"),
-		ConditionExpression:       aws.String("attribute_exists(pk) AND attribute_not_exists(revoked_at)"),
+		ConditionExpression:       &unrevoked,
 		ExpressionAttributeNames:  map[string]string{"#ttl": "ttl"},
 		ExpressionAttributeValues: map[string]types.AttributeValue{":now": number(milliseconds(now)), ":reason": number(int64(reason)), ":ttl": number(ttl)},
 	}}, listed, {Update: &types.Update{
@@ -322,6 +326,9 @@ func (s *Store) RevokeEntry(ctx context.Context, user int64, e ca.Entry, reason 
 		case slices.Contains(failed, ofEntry):
 			if e, err = s.Entry(ctx, e.CA, e.Serial); err != nil {
 				return err
+			}
+			if e.RevokedAt.IsZero() { // it was signed meanwhile
+				return s.RevokeEntry(ctx, user, e, reason, now)
 			}
 			return cmp.Or(s.markAgain(ctx, user, e, now), ErrConflict)
 		}
@@ -364,7 +371,7 @@ func (s *Store) markAgain(ctx context.Context, user int64, e ca.Entry, now time.
 }
 
 // below are the user's CAs that have an entry's certificate in their chain and are not marked yet, those next to it
-// first.
+// first, and those that have it in the way to a root before.
 func (s *Store) below(ctx context.Context, user int64, e ca.Entry) ([]ca.CA, error) {
 	if !e.OfCA() {
 		return nil, nil
@@ -376,15 +383,26 @@ func (s *Store) below(ctx context.Context, user int64, e ca.Entry) ([]ca.CA, err
 	der, deep := e.DER(), map[int64]int{}
 	below := slices.DeleteFunc(all, func(c ca.CA) bool {
 		deep[c.ID] = slices.IndexFunc(c.Chain, func(one []byte) bool { return bytes.Equal(one, der) })
-		return deep[c.ID] < 0 || !c.RevokedAt.IsZero()
+		return (deep[c.ID] < 0 || !c.RevokedAt.IsZero()) && !crosses(c, der)
 	})
 	slices.SortStableFunc(below, func(a, b ca.CA) int { return cmp.Compare(deep[a.ID], deep[b.ID]) })
 	return below, nil
 }
 
+func crosses(c ca.CA, der []byte) bool {
+	return slices.ContainsFunc(c.Cross, func(one []byte) bool { return bytes.Equal(one, der) })
+}
+
+// markCA is what keeps a CA from signing, or from sending a way that is no more.
 func (s *Store) markCA(c ca.CA, e ca.Entry, now time.Time) ([]types.TransactWriteItem, error) {
 	before := c.Revision
-	c.RevokedAt, c.RevokedSerial, c.UpdatedAt = now, e.Serial, now
+	if crosses(c, e.DER()) {
+		c.Cross = nil
+	}
+	if c.RevokedAt.IsZero() && slices.ContainsFunc(c.Chain, func(one []byte) bool { return bytes.Equal(one, e.DER()) }) {
+		c.RevokedAt, c.RevokedSerial = now, e.Serial
+	}
+	c.UpdatedAt = now
 	return s.changedCA(&c, before, 0)
 }
 

@@ -86,12 +86,20 @@ type caCountItem struct {
 	Weeks    []int64 `dynamodbav:"weeks,omitempty,numberset"` // of the ledger
 }
 
+// importItem claims the key of an imported CA: of two CAs with one key each would revoke only what itself signed.
+type importItem struct {
+	PK string `dynamodbav:"pk"`
+	SK string `dynamodbav:"sk"`
+	ID int64  `dynamodbav:"id"`
+}
+
 // NextCAID gives an id that no CA has had.
 func (s *Store) NextCAID(ctx context.Context) (int64, error) { return s.next(ctx, "ca") }
 
 // CreateCA stores a CA, if its owner has room for it. The entries signed, which its certificates have in the ledgers of
 // who signed them, are completed in the same transaction. former is the CA whose place it takes; nil for none.
-// ErrConflict if the idempotency record exists or the parent or the former CA was changed or deleted meanwhile.
+// ErrConflict if the idempotency record exists, the parent was revoked or deleted meanwhile or the former CA changed, what
+// was signed was revoked, or the key of an imported CA is another's.
 func (s *Store) CreateCA(ctx context.Context, c ca.CA, signed []ca.Entry, former *ca.CA, once *Idempotency) (ca.CA, error) {
 	c.Revision = 1
 	if former != nil { // what rests on that one rests on this one
@@ -117,10 +125,22 @@ func (s *Store) CreateCA(ctx context.Context, c ca.CA, signed []ca.Entry, former
 		beside = append(beside, first)
 	}
 	if c.Parent != 0 {
-		beside = append(beside, s.use(caKey(c.User, c.Parent), 1))
+		parent := s.use(caKey(c.User, c.Parent), 1)
+		parent.Update.ConditionExpression = aws.String("attribute_exists(pk) AND revoked_at = :never")
+		parent.Update.ExpressionAttributeValues[":never"] = number(0)
+		beside = append(beside, parent)
 	}
-	for _, e := range signed {
-		beside = append(beside, s.completed(e))
+	for _, e := range signed { // before there was a CA to be marked, it may have been revoked
+		done := s.completed(e)
+		done.Update.ConditionExpression = aws.String("attribute_exists(pk) AND attribute_not_exists(revoked_at)")
+		beside = append(beside, done)
+	}
+	if c.Imported {
+		claim, err := put(s.resources, importItem{caImportKey(c).pk, caImportKey(c).sk, c.ID}, absent)
+		if err != nil {
+			return c, err
+		}
+		beside = append(beside, claim)
 	}
 	if former != nil {
 		replaced, err := s.replaced(*former, c.ID, c.CreatedAt)
@@ -246,7 +266,8 @@ func (s *Store) changedCA(c *ca.CA, before, uses int64) ([]types.TransactWriteIt
 }
 
 // DeleteCA removes a CA, its place in what it counts for, and what signs for it. Its ledger and the list of what it
-// revoked lapse by themselves. A CA whose place it took is in that again, or the one is that took its own. ErrConflict if something rests on it and force is false; ErrNotFound if there is none.
+// revoked lapse by themselves. The CA whose place it took stands in that again, or is followed by the one that took
+// this one's. ErrConflict if something rests on it and force is false; ErrNotFound if there is none.
 func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now time.Time) (ca.CA, error) {
 	for try := 0; ; try++ {
 		c, err := s.CA(ctx, user, id)
@@ -262,6 +283,9 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now ti
 		items := []types.TransactWriteItem{
 			gone, remove(s.resources, caCountKey(id)), remove(s.resources, crlKey(id)), remove(s.resources, ocspSignerKey(id)),
 			s.oneLess(caTotalKey(user)),
+		}
+		if c.Imported {
+			items = append(items, remove(s.resources, caImportKey(c)))
 		}
 		less, err := s.unuseCA(ctx, user, c.Parent)
 		if err != nil {
@@ -285,6 +309,9 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now ti
 // closeLine is what leaves no gap where a CA stood in a line: the one whose place it took is in that again, or the one
 // is that took its own.
 func (s *Store) closeLine(ctx context.Context, c ca.CA, now time.Time) (items []types.TransactWriteItem, err error) {
+	if c.Former == 0 && c.Next == 0 {
+		return nil, nil
+	}
 	former, err := s.CA(ctx, c.User, c.Former)
 	followed := err == nil && former.Next == c.ID
 	if err != nil && !errors.Is(err, ErrNotFound) {

@@ -146,7 +146,10 @@ const (
 func casPartition(user int64) string { return fmt.Sprintf("CAS#%d", user) }
 func caPartition(id int64) string    { return fmt.Sprintf("CA#%d", id) }
 
-func caKey(user, id int64) key         { return key{casPartition(user), padded(caPrefix, id)} }
+func caKey(user, id int64) key { return key{casPartition(user), padded(caPrefix, id)} }
+func caImportKey(c ca.CA) key {
+	return key{casPartition(c.User), fmt.Sprintf("KEY#%x", sha256.Sum256(c.Public))}
+}
 func caTotalKey(user int64) key        { return key{casPartition(user), "COUNT"} }
 func caCountKey(id int64) key          { return key{caPartition(id), "COUNT"} }
 func crlKey(id int64) key              { return key{caPartition(id), "CRL"} }
