@@ -223,7 +223,7 @@ func newLegoIssuer(ctx context.Context, s *stack) (*legoIssuer, error) {
 	}
 	config := lego.NewConfig(user)
 	config.CADirURL = s.ACME.Directory
-	// Pebble 2 locks an order against itself, once in some thousands: without a limit its answer would be waited for without end.
+	// One request was seen that Pebble never answered.
 	config.HTTPClient = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, MaxIdleConnsPerHost: atOnce}}
 	config.Certificate.OverallRequestLimit = 1000
 	client, err := lego.NewClient(config)
