@@ -65,7 +65,7 @@ func issue(ctx context.Context, b *bench) error {
 				n = atOnce // starts processes and connections
 			}
 			names := make([]string, n)
-			begin := time.Now()
+			var begin time.Time
 			for {
 				begun++
 				for j := range names {
