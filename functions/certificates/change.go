@@ -372,19 +372,17 @@ func (h *handler) leaf(ctx context.Context, c certificate.Certificate) (*x509.Ce
 }
 
 // revokePrivate revokes in the ledger of the private CA that signed the certificate: the certificate's own, or the one
-// that took its place. The certificate is marked in the same transaction, unless the entry was revoked before.
+// that took its place. The store marks the certificate with it, also if the entry was revoked before.
 func (h *handler) revokePrivate(ctx context.Context, c certificate.Certificate, leaf *x509.Certificate, reason int) (certificate.Certificate, error) {
 	caller, _ := access.FromContext(ctx)
 	_, e, err := h.signer.Find(ctx, c.User, c.CA, ca.SerialText(leaf.SerialNumber))
 	if err == nil {
 		err = h.signer.Revoke(ctx, c.User, e, reason, caller.Principal())
 	}
-	switch {
-	case errors.Is(err, store.ErrConflict): // before the certificate was in place
-		return h.noteRevoked(ctx, c, e.Reason)
-	case errors.Is(err, store.ErrNotFound):
+	if errors.Is(err, store.ErrNotFound) {
 		return c, problem.Conflict.New("The CA that signed the certificate is gone, and with it what it revoked.")
-	case err != nil:
+	}
+	if err != nil && !errors.Is(err, store.ErrConflict) {
 		return c, err
 	}
 	c, err = h.store.Certificate(ctx, c.User, c.ID)

@@ -383,23 +383,23 @@ func (s *Store) below(ctx context.Context, user int64, e ca.Entry) ([]ca.CA, err
 	der, deep := e.DER(), map[int64]int{}
 	below := slices.DeleteFunc(all, func(c ca.CA) bool {
 		deep[c.ID] = slices.IndexFunc(c.Chain, func(one []byte) bool { return bytes.Equal(one, der) })
-		return (deep[c.ID] < 0 || !c.RevokedAt.IsZero()) && !crosses(c, der)
+		return (deep[c.ID] < 0 || !c.RevokedAt.IsZero()) && !has(c.Cross, der)
 	})
 	slices.SortStableFunc(below, func(a, b ca.CA) int { return cmp.Compare(deep[a.ID], deep[b.ID]) })
 	return below, nil
 }
 
-func crosses(c ca.CA, der []byte) bool {
-	return slices.ContainsFunc(c.Cross, func(one []byte) bool { return bytes.Equal(one, der) })
+func has(chain [][]byte, der []byte) bool {
+	return slices.ContainsFunc(chain, func(one []byte) bool { return bytes.Equal(one, der) })
 }
 
 // markCA is what keeps a CA from signing, or from sending a way that is no more.
 func (s *Store) markCA(c ca.CA, e ca.Entry, now time.Time) ([]types.TransactWriteItem, error) {
-	before := c.Revision
-	if crosses(c, e.DER()) {
+	before, der := c.Revision, e.DER()
+	if has(c.Cross, der) {
 		c.Cross = nil
 	}
-	if c.RevokedAt.IsZero() && slices.ContainsFunc(c.Chain, func(one []byte) bool { return bytes.Equal(one, e.DER()) }) {
+	if c.RevokedAt.IsZero() && has(c.Chain, der) {
 		c.RevokedAt, c.RevokedSerial = now, e.Serial
 	}
 	c.UpdatedAt = now
