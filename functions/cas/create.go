@@ -224,7 +224,7 @@ func (h *handler) found(ctx context.Context, c ca.CA, parent *ca.CA, external bo
 		return made, err
 	}
 	c.CreatedAt, c.UpdatedAt = now, now
-	c.Revocation, c.Directory = fmt.Sprintf("%s/%d", h.revocation, c.ID), fmt.Sprintf("%s/%d/acme", h.directory, c.ID)
+	h.address(&c)
 	key, err := h.makeKey(ctx, &c)
 	if err != nil {
 		return made, err
@@ -233,7 +233,7 @@ func (h *handler) found(ctx context.Context, c ca.CA, parent *ca.CA, external bo
 	defer func() {
 		if !stored && c.Custody == ca.InKMS {
 			if err := h.signing.Delete(context.WithoutCancel(ctx), c.KMSKey); err != nil {
-				h.log.LogAttrs(ctx, slog.LevelError, "key left in KMS", slog.Int64("ca", c.ID), slog.String("key", c.KMSKey), slog.String("error", err.Error()))
+				h.keyLeft(ctx, c, err)
 			}
 		}
 	}()
@@ -268,7 +268,7 @@ func (h *handler) found(ctx context.Context, c ca.CA, parent *ca.CA, external bo
 		// A transaction whose answer was lost may have stored the CA: its key stays. The runbook says how to find one in vain.
 		stored = !errors.Is(err, store.ErrConflict) && !errors.Is(err, problem.Conflict)
 		if stored && c.Custody == ca.InKMS {
-			h.log.LogAttrs(ctx, slog.LevelError, "key left in KMS", slog.Int64("ca", c.ID), slog.String("key", c.KMSKey), slog.String("error", err.Error()))
+			h.keyLeft(ctx, c, err)
 		}
 		return made, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -242,10 +243,20 @@ func (h *handler) delete(ctx context.Context, in *deleteRequest) (*struct{}, err
 	h.audit(ctx, "deleted", c, slog.Bool("force", in.Force), slog.Int64("uses", c.Uses))
 	if c.Custody == ca.InKMS {
 		if err := h.signing.Delete(ctx, c.KMSKey); err != nil {
-			h.log.LogAttrs(ctx, slog.LevelError, "key left in KMS", slog.Int64("ca", c.ID), slog.String("key", c.KMSKey), slog.String("error", err.Error()))
+			h.keyLeft(ctx, c, err)
 		}
 	}
 	return nil, nil
+}
+
+// keyLeft tells of a key in KMS that no CA has any more, or maybe none: the runbook says what to do.
+func (h *handler) keyLeft(ctx context.Context, c ca.CA, err error) {
+	h.log.LogAttrs(ctx, slog.LevelError, "key left in KMS", slog.Int64("ca", c.ID), slog.String("key", c.KMSKey), slog.String("error", err.Error()))
+}
+
+// address says where what a CA publishes will be, and its ACME server.
+func (h *handler) address(c *ca.CA) {
+	c.Revocation, c.Directory = fmt.Sprintf("%s/%d", h.revocation, c.ID), fmt.Sprintf("%s/%d/acme", h.directory, c.ID)
 }
 
 // audit writes the line that each change of a CA leaves.

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"cjj365.cc/bb/shared/ca"
@@ -74,7 +73,7 @@ func (h *handler) importCA(ctx context.Context, in *importCARequest) (*idempoten
 			if c.ID, err = h.store.NextCAID(ctx); err != nil {
 				return CA{}, err
 			}
-			c.Revocation, c.Directory = fmt.Sprintf("%s/%d", h.revocation, c.ID), fmt.Sprintf("%s/%d/acme", h.directory, c.ID)
+			h.address(&c)
 			if err := h.keep(ctx, &c, key); err != nil {
 				return CA{}, err
 			}
