@@ -104,7 +104,11 @@ func TestARenewal(t *testing.T) {
 	r.schedule() // while it is open, another run opens no other
 	r.finish(c)
 	r.checkIssued(c, 2)
-	if got := r.replaced(); len(got) != 2 || got[0] != "" || got[1] != first.Current.ARI || first.Current.ARI == "" {
+	got := r.replaced()
+	if len(first.Current.Serial) < 16 && len(got) == 3 && got[2] == "" {
+		got = got[:2] // Pebble does not find one serial number in 256, those of less than 8 bytes, and is asked without
+	}
+	if len(got) != 2 || got[0] != "" || got[1] != first.Current.ARI || first.Current.ARI == "" {
 		t.Errorf("the orders replace %q, want the second to replace %q", got, first.Current.ARI)
 	}
 	second := r.read(c)

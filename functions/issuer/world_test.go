@@ -364,8 +364,11 @@ func (r *rig) pass(part string, proxy http.Handler, w http.ResponseWriter, reque
 	if err != nil {
 		panic(http.ErrAbortHandler) // the function was killed while it sent
 	}
-	// What arrived is done, also if who asked for it dies meanwhile.
-	request = request.WithContext(context.WithoutCancel(request.Context()))
+	// What arrived is done, also if who asked for it dies meanwhile: with a context that cannot be cancelled at all,
+	// ReverseProxy would look itself whether the client is there.
+	ctx, done := context.WithCancel(context.WithoutCancel(request.Context()))
+	defer done()
+	request = request.WithContext(ctx)
 	request.Body = io.NopCloser(bytes.NewReader(body))
 	name := callName(part, request, body)
 	r.mu.Lock()
