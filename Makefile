@@ -3,7 +3,7 @@
 # make bench  the table of ratios        make fuzz   each fuzz test for a while (FUZZTIME=1m)
 # make sam-test  e2e/scripts against AWS's own sam local, where a container engine is to be had
 
-FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser AcmeAccounts DnsProviders DnsProbe Certificates Issuer Renewals Cas Acme Ocsp Pki Crls Webhooks Notices
+FUNCTIONS := Authorizer Auth ApiKeys Me Health Docs FirstUser AcmeAccounts DnsProviders DnsProbe Certificates Devices Self Updates Issuer Renewals Cas Acme Ocsp Pki Crls Webhooks Notices
 JARS      := .tools/dynamodb/.complete
 VENV      := .tools/venv/.complete
 MINISTACK := .tools/ministack/.complete

@@ -87,6 +87,9 @@ func (h *handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 		h.audit(ctx, slog.LevelInfo, &e, arn, token.Token{}, "refused", err)
 		return nil, errUnauthorized
 	}
+	if credential.JWT {
+		return h.device(ctx, &e, arn, credential)
+	}
 	result, err := h.authn.Authenticate(ctx, credential.Token, e.RequestContext.Identity.SourceIP)
 	var refusal authn.Refusal
 	switch {
@@ -102,6 +105,23 @@ func (h *handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	}
 	h.audit(ctx, slog.LevelInfo, &e, arn, credential.Token, "admitted", result.MarkFailed)
 	return json.Marshal(allow(result.Caller, arn))
+}
+
+// device answers to a device's token.
+func (h *handler) device(ctx context.Context, e *event, arn methodARN, credential authn.Credential) ([]byte, error) {
+	caller, err := h.authn.Device(ctx, credential.Device)
+	of := token.Token{Kind: "device", User: caller.User, ID: caller.ID}
+	var refusal authn.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		h.audit(ctx, slog.LevelInfo, e, arn, token.Token{}, "refused", err)
+		return nil, errUnauthorized
+	case err != nil:
+		h.audit(ctx, slog.LevelError, e, arn, token.Token{}, "failed", err)
+		return nil, errors.New("the credential could not be checked")
+	}
+	h.audit(ctx, slog.LevelInfo, e, arn, of, "admitted", nil)
+	return json.Marshal(allow(caller, arn))
 }
 
 // audit writes the line that each use and refusal of a credential leaves. It names the credential by

@@ -52,6 +52,10 @@ func TestEventsAreAnswered(t *testing.T) {
 			if failed || reply.StatusCode != 404 {
 				t.Errorf("%s: %s", f.LogicalID, answer)
 			}
+		case "Self", "Updates": // there is no such device
+			if failed || reply.StatusCode != 403 {
+				t.Errorf("%s: %s", f.LogicalID, answer)
+			}
 		case "Issuer", "Renewals", "Notices", "Crls": // there is nothing to do, and nobody to tell
 			if failed || string(answer) != "null" {
 				t.Errorf("%s: %s", f.LogicalID, answer)

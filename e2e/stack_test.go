@@ -228,7 +228,7 @@ func (s *stack) call(method, path, body string, headers ...string) (reply, error
 	return r, err
 }
 
-func (s *stack) mustCall(t *testing.T, method, path, body string, headers ...string) reply {
+func (s *stack) mustCall(t testing.TB, method, path, body string, headers ...string) reply {
 	t.Helper()
 	r, err := s.call(method, path, body, headers...)
 	if err != nil {
@@ -238,7 +238,7 @@ func (s *stack) mustCall(t *testing.T, method, path, body string, headers ...str
 }
 
 // login gives the Cookie header of a new session of the first user.
-func (s *stack) login(t *testing.T) string {
+func (s *stack) login(t testing.TB) string {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"action": "login", "email": s.Email, "password": s.Password})
 	if err != nil {
@@ -252,7 +252,7 @@ func (s *stack) login(t *testing.T) string {
 }
 
 // key makes an API key of the first user and gives its id and token.
-func (s *stack) key(t *testing.T, credential, body string) (int64, string) {
+func (s *stack) key(t testing.TB, credential, body string) (int64, string) {
 	t.Helper()
 	r := s.mustCall(t, "POST", "/apiv1/users/1/apikeys", body, credential)
 	var k struct {

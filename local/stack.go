@@ -164,6 +164,8 @@ func (s *stack) parameters() (map[string]string, error) {
 		"Stage":              "local",
 		"MailFrom":           "bb@localhost.test",
 		"PublicURL":          s.url,
+		// Each poll that is held is a process.
+		"HeldPolls": "100000", "UpdatesConcurrency": "256",
 		"DeletionProtection": "false",
 		// Load tests of one machine are not to be throttled.
 		"ThrottleRate":  "10000",

@@ -133,7 +133,7 @@ func TestTheLifeOfAnAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Want(t, 409, w.session, "DELETE", one(b.ID), "")
-	if _, err := w.store.DeleteCertificate(t.Context(), 1, 9); err != nil {
+	if _, err := w.store.DeleteCertificate(t.Context(), 1, 9, w.now); err != nil {
 		t.Fatal(err)
 	}
 	w.Want(t, 204, w.session, "DELETE", one(b.ID), "")

@@ -43,11 +43,11 @@ type generalResponse struct {
 
 // generalData is the answers of every action.
 type generalData struct {
-	User    *person `json:"user,omitempty"`
-	To      string  `json:"to,omitempty"`
-	Session *Pair   `json:"session,omitempty"`
-	Email   string  `json:"email,omitempty"`
-	Status  string  `json:"status,omitempty"`
+	User    *person       `json:"user,omitempty"`
+	To      string        `json:"to,omitempty"`
+	Session *session.Pair `json:"session,omitempty"`
+	Email   string        `json:"email,omitempty"`
+	Status  string        `json:"status,omitempty"`
 }
 
 // unhurried is how long the answer takes to a request whose work would tell, by its time, whether an

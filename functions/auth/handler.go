@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"cjj365.cc/bb/shared/authn"
+	"cjj365.cc/bb/shared/devicetoken"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/mail"
 	"cjj365.cc/bb/shared/problem"
@@ -25,6 +26,9 @@ type handler struct {
 	log   *slog.Logger
 	now   func() time.Time
 	wait  func(context.Context, time.Time)
+
+	tokens *devicetoken.Signer
+	url    string // where people reach the page of devices, without a path
 }
 
 func (h *handler) routes() *wire.API {
@@ -57,6 +61,12 @@ func (h *handler) routes() *wire.API {
 		Method: "POST", Path: "/auth/refresh", ID: "refresh", Rule: public,
 		Summary: "Renew a session with a refresh token", Description: "Each refresh token is used once. A repeat within two minutes, before the new one is used, gets another pair.",
 	}, h.refresh)
+	wire.Register(a, wire.Operation{
+		Method: "POST", Path: "/auth/device", ID: "device-authorization", Rule: public,
+		Summary:     "Authorize a device (RFC 8628)",
+		Description: "The field action decides. device_start gives codes; device_verify approves or denies a user code and needs a session; device_poll answers with the state, 200 whatever it is, and with a registration code once the device is approved.",
+	}, h.device)
+	a.Handle("GET /device", page())
 	return a
 }
 

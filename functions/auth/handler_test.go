@@ -23,6 +23,7 @@ import (
 	"cjj365.cc/bb/shared/dynamo"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/mail"
+	"cjj365.cc/bb/shared/session"
 	"cjj365.cc/bb/shared/store"
 	"cjj365.cc/bb/shared/storetest"
 	"cjj365.cc/bb/shared/user"
@@ -102,9 +103,9 @@ type answer struct {
 		To       string
 		Email    string
 		Status   string
-		Session  *Pair
+		Session  *session.Pair
 		AuthTime int64 `json:"auth_time"`
-		Pair
+		session.Pair
 		Available bool
 	}
 	Error struct {

@@ -13,15 +13,17 @@ import (
 	"time"
 
 	"cjj365.cc/bb/shared/authn"
+	"cjj365.cc/bb/shared/devicetoken"
 	"cjj365.cc/bb/shared/dynamo"
 	"cjj365.cc/bb/shared/environ"
 	"cjj365.cc/bb/shared/gateway"
+	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/mail"
 	"cjj365.cc/bb/shared/store"
 )
 
 func main() {
-	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "MAIL_FROM")
+	env := environ.Variables("CREDENTIAL_TABLE", "RESOURCE_TABLE", "MAIL_FROM", "TOKEN_KEY")
 	s, err := store.Open(env[0], env[1])
 	if err != nil {
 		environ.Exit(err)
@@ -34,11 +36,16 @@ func main() {
 	if err != nil {
 		environ.Exit(err)
 	}
+	root, err := kmskey.OpenSigner(env[3])
+	if err != nil {
+		environ.Exit(err)
+	}
 	h := &handler{
 		store: s, mail: sender,
 		authn: &authn.Authenticator{Client: client, Table: env[0], Now: time.Now},
 		log:   slog.New(slog.NewJSONHandler(os.Stdout, nil)),
 		now:   time.Now, wait: waitUntil,
+		tokens: &devicetoken.Signer{Root: root, Publish: s.PublishTokenKey}, url: os.Getenv("PUBLIC_URL"),
 	}
 	gateway.Serve(h.routes())
 }

@@ -135,16 +135,8 @@ func (h *handler) bindings(ctx context.Context, in *struct{ credentialed }) (*bi
 	return &bindingsResponse{wire.Data[[]string]{Data: []string{}}}, nil
 }
 
-// Pair is an access token with the refresh token that renews it (RFC 6749 §5.1).
-type Pair struct {
-	AccessToken  string `json:"access_token"`
-	RefreshToken string `json:"refresh_token"`
-	TokenType    string `json:"token_type"`
-	ExpiresIn    int    `json:"expires_in" doc:"Seconds."`
-}
-
-func newPair(accessToken, refresh token.Token) *Pair {
-	return &Pair{accessToken.Reveal(), refresh.Reveal(), "Bearer", int(session.AccessLifetime / time.Second)}
+func newPair(accessToken, refresh token.Token) *session.Pair {
+	return session.NewPair(accessToken.Reveal(), refresh.Reveal(), session.AccessLifetime)
 }
 
 type refreshRequest struct {
@@ -157,23 +149,22 @@ type refreshResponse struct{ Body wire.Data[refreshed] }
 
 // refreshed is the Pair twice: agents in the field read one or the other form (contract §4).
 type refreshed struct {
-	Pair
-	Session *Pair `json:"session"`
+	session.Pair
+	Session *session.Pair `json:"session"`
 }
 
 func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResponse, error) {
-	invalid := problem.WrongCredentials.New("The refresh token is not valid. Log in again.")
 	if err := h.countAddress(ctx); err != nil {
 		return nil, err
 	}
 	t, err := token.Parse(in.Body.RefreshToken)
 	if err != nil || t.Kind != token.Refresh {
-		return nil, invalid
+		return nil, errRefresh
 	}
 	for range attempts {
 		before, err := h.store.Family(ctx, t.User, t.ID)
 		if errors.Is(err, store.ErrNotFound) {
-			return nil, invalid
+			return h.refreshDevice(ctx, t)
 		}
 		if err != nil {
 			return nil, err
@@ -181,18 +172,11 @@ func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResp
 		after := before
 		next, outcome := after.Rotate(t, h.now())
 		var login *session.Session
-		var answer *Pair
-		switch outcome {
-		case session.Unknown:
-			return nil, invalid
-		case session.Dead:
-			if before.Revoked {
-				return nil, problem.WrongCredentials.New("The refresh token is not valid: family revoked. Log in again.")
-			}
-			return nil, invalid
-		case session.Replayed:
-			return nil, errRotated
-		case session.Rotated:
+		var answer *session.Pair
+		if err := refusal(outcome, before); err != nil {
+			return nil, err
+		}
+		if outcome == session.Rotated {
 			if login, answer, err = h.renew(&after, next); err != nil {
 				return nil, err
 			}
@@ -213,10 +197,25 @@ func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResp
 	return nil, errBusy
 }
 
+// refusal is the answer to a refresh token that nothing is to be written for; nil for the others.
+func refusal(o session.Outcome, f session.Family) error {
+	switch {
+	case o == session.Dead && f.Revoked:
+		return problem.WrongCredentials.New("The refresh token is not valid: family revoked. Log in again.")
+	case o == session.Dead, o == session.Unknown:
+		return errRefresh
+	case o == session.Replayed:
+		return errRotated
+	}
+	return nil
+}
+
+var errRefresh = problem.WrongCredentials.New("The refresh token is not valid. Log in again.")
+
 var errRotated = problem.TokenRotated.New("refresh token has been rotated")
 
 // renew makes the session of a rotated family.
-func (h *handler) renew(f *session.Family, refresh token.Token) (*session.Session, *Pair, error) {
+func (h *handler) renew(f *session.Family, refresh token.Token) (*session.Session, *session.Pair, error) {
 	id, err := randomID()
 	if err != nil {
 		return nil, nil, err

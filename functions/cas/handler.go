@@ -12,6 +12,7 @@ import (
 	"cjj365.cc/bb/shared/ca"
 	"cjj365.cc/bb/shared/caorder"
 	"cjj365.cc/bb/shared/casigner"
+	"cjj365.cc/bb/shared/delivery"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/store"
@@ -241,12 +242,18 @@ func (h *handler) delete(ctx context.Context, in *deleteRequest) (*struct{}, err
 		h.log.LogAttrs(ctx, slog.LevelWarn, "ACME server left", slog.Int64("ca", c.ID), slog.String("error", err.Error()))
 	}
 	h.audit(ctx, "deleted", c, slog.Bool("force", in.Force), slog.Int64("uses", c.Uses))
+	h.delivery().BeginCA(ctx, c.ID)
 	if c.Custody == ca.InKMS {
 		if err := h.signing.Delete(ctx, c.KMSKey); err != nil {
 			h.keyLeft(ctx, c, err)
 		}
 	}
 	return nil, nil
+}
+
+// delivery tells devices what has changed.
+func (h *handler) delivery() *delivery.Worker {
+	return &delivery.Worker{Store: h.store, Keys: h.keys, Log: h.log, Now: h.now}
 }
 
 // keyLeft tells of a key in KMS that no CA has any more, or maybe none: the runbook says what to do.

@@ -12,6 +12,7 @@ import (
 	"cjj365.cc/bb/shared/casigner"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/certificate/record"
+	"cjj365.cc/bb/shared/device"
 	"cjj365.cc/bb/shared/idempotency"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/problem"
@@ -37,7 +38,7 @@ type leafRequest struct {
 	AutoRenew    bool     `json:"auto_renew,omitempty" doc:"Of a managed one."`
 	Policy       string   `json:"key_dist_policy,omitempty" maxLength:"32" doc:"HYBRID (if absent), MASTER_ONLY or DEVICE_REQUIRED."`
 	Export       *bool    `json:"server_decrypt_export,omitempty" doc:"May the key be exported? true if absent."`
-	Device       wire.ID  `json:"device_id,omitempty" doc:"A device that is to have it."`
+	Device       wire.ID  `json:"device_id,omitempty" doc:"A device that is to have it; needs the permission devices.write."`
 }
 
 // Issued is a certificate record with what was signed.
@@ -66,8 +67,16 @@ func (h *handler) issueTo(ctx context.Context, in *issueLeafRequest) (*idempoten
 	if err := needsCertificates(ctx); err != nil {
 		return nil, err
 	}
-	if in.Body.Device != 0 {
-		return nil, problem.NotFound.New("There is no device %d.", in.Body.Device)
+	var on *device.Device
+	if id := int64(in.Body.Device); id != 0 {
+		if need := (access.Need{Type: "devices", Action: access.Write, ID: id}); !allows(ctx, need) {
+			return nil, problem.Lacking("devices.write")
+		}
+		d, err := h.delivery().ActiveDevice(ctx, in.User, id)
+		if err != nil {
+			return nil, err
+		}
+		on = &d
 	}
 	r, csr, err := in.Body.request()
 	if err != nil {
@@ -87,7 +96,13 @@ func (h *handler) issueTo(ctx context.Context, in *issueLeafRequest) (*idempoten
 	case managed && r.CommonName != "" && r.CommonName != r.Names[0]:
 		return nil, problem.InvalidArgument.New("common_name: of a managed certificate it is the first name.").With("field", "common_name")
 	case managed:
-		return h.issueManaged(ctx, in, r, csr)
+		answer, err := h.issueManaged(ctx, in, r, csr)
+		if err == nil && on != nil { // repeated under the same Idempotency-Key, this is as well
+			err = h.delivery().Assign(ctx, *on, answer.Body.Data.ID)
+		}
+		return answer, err
+	case on != nil:
+		return nil, problem.InvalidArgument.New("device_id: a device can have a certificate that is kept here. Leave out managed, or the csr.").With("field", "device_id")
 	}
 	now := h.now()
 	return idempotency.DoAlone(ctx, h.store, &in.Header, "issue-from-ca", struct {
@@ -105,11 +120,15 @@ func (h *handler) issueTo(ctx context.Context, in *issueLeafRequest) (*idempoten
 
 // needsCertificates asks for the second permission of issuing.
 func needsCertificates(ctx context.Context) error {
-	caller, _ := access.FromContext(ctx)
-	if need := (access.Need{Type: "certs", Action: access.Write}); !caller.Allow(need) {
+	if need := (access.Need{Type: "certs", Action: access.Write}); !allows(ctx, need) {
 		return problem.Lacking(need.String())
 	}
 	return nil
+}
+
+func allows(ctx context.Context, need access.Need) bool {
+	caller, _ := access.FromContext(ctx)
+	return caller.Allow(need)
 }
 
 // request checks what is asked for. csr is the request (PKCS#10, DER) of a caller who keeps the key.

@@ -14,6 +14,7 @@ import (
 	"cjj365.cc/bb/shared/casigner"
 	"cjj365.cc/bb/shared/certificate"
 	"cjj365.cc/bb/shared/certificate/record"
+	"cjj365.cc/bb/shared/delivery"
 	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/pki/export"
 	"cjj365.cc/bb/shared/problem"
@@ -60,7 +61,7 @@ func (h *handler) routes() *wire.API {
 	}, h.update)
 	wire.Register(a, wire.Operation{
 		Method: "DELETE", Path: one, ID: "delete-certificate", Rule: rule(access.Write, "certificate_id"), Status: 204,
-		Summary: "Delete a certificate", Description: "With its key and history. It is not revoked by that.",
+		Summary: "Delete a certificate", Description: "With its key and history; it is taken off its devices. It is not revoked by that.",
 	}, h.delete)
 	wire.Register(a, wire.Operation{
 		Method: "GET", Path: one + "/issues", ID: "list-issues", Rule: rule(access.Read, "certificate_id"),
@@ -240,12 +241,18 @@ func (h *handler) detail(ctx context.Context, c certificate.Certificate, shown *
 }
 
 func (h *handler) delete(ctx context.Context, in *Path) (*struct{}, error) {
-	c, err := h.store.DeleteCertificate(ctx, in.User, in.ID)
+	c, err := h.store.DeleteCertificate(ctx, in.User, in.ID, h.now())
 	if err != nil {
 		return nil, missing(err, in.ID)
 	}
 	h.audit(ctx, "deleted", c)
+	h.delivery().Begin(ctx, c.ID)
 	return nil, nil
+}
+
+// delivery tells devices what has changed.
+func (h *handler) delivery() *delivery.Worker {
+	return &delivery.Worker{Store: h.store, Keys: h.keys, Log: h.log, Now: h.now}
 }
 
 func missing(err error, id int64) error {

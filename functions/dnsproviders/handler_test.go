@@ -128,7 +128,7 @@ func TestTheLifeOfAProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Want(t, 409, w.session, "DELETE", one(p.ID), "")
-	if _, err := w.store.DeleteCertificate(t.Context(), 1, 9); err != nil {
+	if _, err := w.store.DeleteCertificate(t.Context(), 1, 9, w.now); err != nil {
 		t.Fatal(err)
 	}
 	w.Want(t, 204, w.session, "DELETE", one(p.ID), "")

@@ -91,7 +91,7 @@ func (s *issue) download(ctx context.Context) error {
 }
 
 func (s *issue) closer() closing.Closer {
-	return closing.Closer{Store: s.store, Log: s.log, Now: s.now}
+	return closing.Closer{Store: s.store, Keys: s.keys, Log: s.log, Now: s.now}
 }
 
 func (s *issue) succeed(ctx context.Context, chain pki.Chain) error {

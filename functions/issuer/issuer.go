@@ -18,6 +18,7 @@ import (
 	"cjj365.cc/bb/shared/acmekey"
 	"cjj365.cc/bb/shared/caorder"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/delivery"
 	"cjj365.cc/bb/shared/dnssolver"
 	"cjj365.cc/bb/shared/egress"
 	"cjj365.cc/bb/shared/kmskey"
@@ -37,6 +38,8 @@ type issuer struct {
 	guard egress.Guard
 	now   func() time.Time
 	log   *slog.Logger
+
+	delivery *delivery.Worker // to devices
 }
 
 // issue is one open issue while a worker has it.

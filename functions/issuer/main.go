@@ -19,6 +19,7 @@ import (
 	"cjj365.cc/bb/shared/acme"
 	"cjj365.cc/bb/shared/caorder"
 	"cjj365.cc/bb/shared/casigner"
+	"cjj365.cc/bb/shared/delivery"
 	"cjj365.cc/bb/shared/dnssolver"
 	"cjj365.cc/bb/shared/egress"
 	"cjj365.cc/bb/shared/environ"
@@ -57,8 +58,9 @@ func main() {
 	signer := &casigner.Signer{Store: s, Keys: keys, Signing: signing, Log: log, Now: time.Now}
 	i := &issuer{
 		store: s, keys: keys, queue: queue, guard: guard, ca: cas,
-		cas: &caorder.Worker{Store: s, Keys: keys, Signer: signer, Log: log, Now: time.Now},
-		now: time.Now, log: log,
+		cas:      &caorder.Worker{Store: s, Keys: keys, Signer: signer, Log: log, Now: time.Now},
+		delivery: &delivery.Worker{Store: s, Keys: keys, Log: log, Now: time.Now},
+		now:      time.Now, log: log,
 	}
 	lambda.Start(i.receive)
 }
@@ -68,13 +70,24 @@ func main() {
 func (i *issuer) receive(ctx context.Context, batch events.SQSEvent) error {
 	for _, m := range batch.Records {
 		var job work.Order
-		if err := json.Unmarshal([]byte(m.Body), &job); err != nil || job.Certificate <= 0 {
+		if err := json.Unmarshal([]byte(m.Body), &job); err != nil || job.Certificate <= 0 && !job.Rollout {
 			return fmt.Errorf("message %s is none of ours", m.MessageId)
 		}
-		if err := i.work(ctx, job); err != nil {
+		if err := i.do(ctx, job); err != nil {
 			i.log.LogAttrs(ctx, slog.LevelError, "order", slog.Int64("user", job.User), slog.Int64("certificate", job.Certificate), slog.String("error", err.Error()))
 			return err
 		}
 	}
 	return nil
+}
+
+// do carries on with an order, or with what is on its way to devices.
+func (i *issuer) do(ctx context.Context, job work.Order) error {
+	switch {
+	case job.Rollout && job.Certificate > 0:
+		return i.delivery.Run(ctx, job.Certificate)
+	case job.Rollout:
+		return i.delivery.RunCA(ctx, job.CA)
+	}
+	return i.work(ctx, job)
 }

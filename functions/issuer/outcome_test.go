@@ -481,7 +481,7 @@ func TestACertificateDeletedWhileItsOrderIsOpen(t *testing.T) {
 			r.hold = func(name string) {
 				if name == at {
 					once.Do(func() {
-						if _, err := r.tables.Store.DeleteCertificate(context.Background(), c.User, c.ID); err != nil {
+						if _, err := r.tables.Store.DeleteCertificate(context.Background(), c.User, c.ID, time.Now()); err != nil {
 							t.Error(err)
 						}
 					})

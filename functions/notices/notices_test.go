@@ -518,7 +518,7 @@ func TestNoticesOfExpiry(t *testing.T) {
 			if err2 := w.DeleteAPIKey(t.Context(), deleted.User, deleted.ID); err != nil || err2 != nil {
 				t.Fatal(err, err2)
 			}
-			if _, err := w.DeleteCertificate(t.Context(), w.user.ID, gone); err != nil {
+			if _, err := w.DeleteCertificate(t.Context(), w.user.ID, gone, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -46,15 +46,17 @@ func (r *renewals) run(ctx context.Context) error {
 	r.silent = map[string]int{}
 	// In this order: what is opened now has its word sent with it.
 	orders, err := r.store.DueOrders(ctx, r.now(), most)
-	reminded := r.each(ctx, until, orders, r.remind)
-	certificates, err2 := r.store.DueRenewals(ctx, r.now(), most)
-	looked := r.each(ctx, until, certificates, r.renew)
-	r.log.LogAttrs(ctx, slog.LevelInfo, "renewals", slog.Int("due", len(certificates)), slog.Int("looked_at", looked), slog.Int("orders", len(orders)), slog.Int("reminded", reminded))
-	return errors.Join(err, err2)
+	reminded := each(ctx, until, r, orders, r.remind)
+	rollouts, err2 := r.store.DueRollouts(ctx, r.now(), most)
+	carried := each(ctx, until, r, rollouts, r.carry)
+	certificates, err3 := r.store.DueRenewals(ctx, r.now(), most)
+	looked := each(ctx, until, r, certificates, r.renew)
+	r.log.LogAttrs(ctx, slog.LevelInfo, "renewals", slog.Int("due", len(certificates)), slog.Int("looked_at", looked), slog.Int("orders", len(orders)), slog.Int("reminded", reminded), slog.Int("rollouts", carried))
+	return errors.Join(err, err2, err3)
 }
 
 // each calls do for what is due, some at a time, until the time is up, and tells for how many.
-func (r *renewals) each(ctx, until context.Context, due []store.Due, do func(context.Context, store.Due) error) (done int) {
+func each[D any](ctx, until context.Context, r *renewals, due []D, do func(context.Context, D) error) (done int) {
 	var group sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
 	for _, d := range due {
@@ -66,7 +68,7 @@ func (r *renewals) each(ctx, until context.Context, due []store.Due, do func(con
 		group.Go(func() {
 			defer func() { <-slots }()
 			if err := do(ctx, d); err != nil {
-				r.log.LogAttrs(ctx, slog.LevelError, "renewals", slog.Int64("user", d.User), slog.Int64("certificate", d.Certificate), slog.String("error", err.Error()))
+				r.log.LogAttrs(ctx, slog.LevelError, "renewals", slog.Any("due", d), slog.String("error", err.Error()))
 			}
 		})
 	}
@@ -77,6 +79,11 @@ func (r *renewals) each(ctx, until context.Context, due []store.Due, do func(con
 // remind sends the issuer word of an open issue.
 func (r *renewals) remind(ctx context.Context, d store.Due) error {
 	return r.send(ctx, work.Order{User: d.User, Certificate: d.Certificate}, 0)
+}
+
+// carry sends the issuer word of what is on its way to devices.
+func (r *renewals) carry(ctx context.Context, d store.DueRollout) error {
+	return r.send(ctx, work.Order{User: d.User, Certificate: d.Certificate, Rollout: true, CA: d.CA}, 0)
 }
 
 // renew opens an issue for a certificate that is due, or notes when to look again.

@@ -35,7 +35,7 @@ const (
 	initTimeout      = 10 * time.Second
 )
 
-// MaxProcesses is how many processes a function has at most, usually.
+// MaxProcesses is how many processes a function has at most, usually: one with reserved concurrency has that many.
 const MaxProcesses = 32
 
 // The ways an invocation fails, beside a FunctionError.
@@ -95,12 +95,16 @@ func NewHost(functions []template.Function, o Options) (*Host, error) {
 	h := &Host{functions: map[string]*function{}, log: log}
 	for _, declared := range functions {
 		folder := filepath.Join(build, declared.LogicalID)
+		most := o.MaxProcesses
+		if declared.Concurrency > 0 {
+			most = declared.Concurrency
+		}
 		h.functions[declared.LogicalID] = &function{
 			Function:  declared,
 			bootstrap: filepath.Join(folder, "bootstrap"),
 			env:       environment(declared, folder, o.Env),
 			log:       log,
-			slots:     make(chan struct{}, o.MaxProcesses),
+			slots:     make(chan struct{}, most),
 			all:       map[*process]struct{}{},
 		}
 	}

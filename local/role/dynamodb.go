@@ -43,6 +43,9 @@ type operationInput struct {
 	ExpressionAttributeValues map[string]attributeValue
 
 	TransactItems []map[string]operationInput
+	RequestItems  map[string]struct {
+		Keys []map[string]attributeValue
+	}
 }
 
 type attributeValue struct{ S, N string }
@@ -58,6 +61,18 @@ func dynamodbCalls(tables map[string]template.Table, operation string, body []by
 	case "GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query":
 		c, err := dynamodbCall(tables, operation, input)
 		return []call{c}, err
+	case "BatchGetItem":
+		var calls []call
+		for table, asked := range input.RequestItems {
+			for _, key := range asked.Keys {
+				c, err := dynamodbCall(tables, operation, operationInput{TableName: table, Key: key})
+				if err != nil {
+					return nil, err
+				}
+				calls = append(calls, c)
+			}
+		}
+		return calls, nil
 	case "TransactWriteItems":
 		var calls []call
 		for _, item := range input.TransactItems {

@@ -23,6 +23,9 @@ func (r *reader) function(apis apiReaders, d *resource, own *yaml.Node) (Functio
 		},
 		"Events":     &events,
 		"MemorySize": &f.Memory,
+
+		"ReservedConcurrentExecutions": &f.Concurrency,
+
 		"Role":       func(n *yaml.Node) (err error) { f.Role, err = r.roleStatements(n); return err },
 		"Runtime":    &runtime,
 		"Timeout":    &timeout,

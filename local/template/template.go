@@ -96,6 +96,7 @@ type Function struct {
 	ARN         string
 	Description string
 	Memory      int // MB
+	Concurrency int // that is reserved, and its bound; 0 for none
 	Timeout     time.Duration
 	Environment map[string]string
 	Role        []Statement // what its role says; empty without a role in the template

@@ -195,7 +195,7 @@ func TestRefusals(t *testing.T) {
 		"an alias":                   {stack("  F: &f {Type: AWS::Serverless::Function}\n  G: *f\n"), "aliases"},
 		"a key given twice":          {stack("  F: {Type: AWS::Serverless::Function}\n  F: {Type: AWS::Serverless::Function}\n"), "F is given twice"},
 		"an unknown resource type":   {stack("  Q: {Type: AWS::SNS::Topic}\n"), `"AWS::SNS::Topic" are not run`},
-		"an unknown property":        {stack(function + "ReservedConcurrentExecutions: 5\n"), "F: ReservedConcurrentExecutions is not understood"},
+		"an unknown property":        {stack(function + "FileSystemConfigs: []\n"), "F: FileSystemConfigs is not understood"},
 		"an unknown attribute":       {stack("  F: {Type: AWS::Serverless::Function, UpdatePolicy: {}}\n"), "UpdatePolicy"},
 		"another runtime":            {stack(function + "Runtime: python3.12\n"), `"python3.12" is not run`},
 		"a timeout of Lambda's":      {stack(function + "Timeout: 901\n"), "900 seconds"},

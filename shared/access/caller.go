@@ -19,13 +19,14 @@ type Kind string
 const (
 	Session Kind = "session"
 	APIKey  Kind = "apikey"
+	Device  Kind = "device"
 )
 
 // Caller is the principal of a request.
 type Caller struct {
 	Kind        Kind
 	User        int64  // the user it acts for
-	ID          int64  // of the session or API key
+	ID          int64  // of the session, API key or device
 	Name        string // the API key's name or the user's e-mail
 	Permissions Permissions
 	CreatedAt   time.Time // of a session, when the user authenticated
@@ -46,7 +47,7 @@ func (c Caller) Principal() string {
 	return string(strconv.AppendInt(b, c.ID, 10))
 }
 
-// KeyExpires is the value of the X-Api-Key-Expires header: RFC 3339 in UTC, empty for a session.
+// KeyExpires is the value of the X-Api-Key-Expires header: RFC 3339 in UTC, empty for others than API keys.
 func (c Caller) KeyExpires() string {
 	if c.Kind != APIKey {
 		return ""
@@ -57,6 +58,9 @@ func (c Caller) KeyExpires() string {
 // Paths are the resources the caller may reach at all, as suffixes of an execute-api ARN after the
 // method. What it may do there is for the function to say.
 func (c Caller) Paths() []string {
+	if c.Kind == Device {
+		return []string{"/apiv1/devices/self/*"}
+	}
 	user := "/apiv1/users/" + strconv.FormatInt(c.User, 10)
 	paths := []string{user, user + "/*", "/apiv1/me", "/apiv1/permissions/catalog", "/apiv1/dns-providers/catalog"}
 	if c.Kind == APIKey {
@@ -93,8 +97,11 @@ func (c Caller) Scope() Scope {
 	if c.Superseded {
 		s.Superseded = "true"
 	}
-	if c.Kind == APIKey {
+	switch c.Kind {
+	case APIKey:
 		s.DeniedCode, s.DeniedWhat = "4003", "API key lacks required permission"
+	case Device:
+		s.DeniedWhat = "A device may only ask about itself."
 	}
 	return s
 }
@@ -116,7 +123,7 @@ func FromScope(context map[string]any) (Caller, error) {
 		CreatedAt:   time.UnixMilli(number("created_at")), ExpiresAt: time.UnixMilli(number("expires_at")),
 		Superseded: text("superseded") == "true",
 	}
-	if c.Kind != Session && c.Kind != APIKey {
+	if c.Kind != Session && c.Kind != APIKey && c.Kind != Device {
 		errs = append(errs, fmt.Errorf("scope value kind: unknown kind %q", c.Kind))
 	}
 	return c, errors.Join(errs...)

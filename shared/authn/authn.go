@@ -5,6 +5,10 @@
 //
 //	pk USER#<user>  sk KEY#<16 digits>      an API key
 //	pk USER#<user>  sk SESSION#<16 digits>  a session
+//	pk TOKENKEY     sk <key id>             the public key that devices' tokens are verified with
+//
+// A device's token needs no read but that of its key, once in the life of a process; whether the device is still
+// active is looked at by the functions that devices call, with the one item that they read in any case.
 //
 // and writes, by condition on what it read, two kinds of mark: the last use, once a minute, and the
 // first use of a rolled key's new token, which starts the old one's grace. A mark never brings a
@@ -16,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +52,7 @@ type Authenticator struct {
 	Table  string // the credential table
 	Now    func() time.Time
 
+	roots   sync.Map     // of devices' tokens: *ecdsa.PublicKey by key id
 	noMarks atomic.Int64 // epoch ms until which last uses are not marked, because writing failed
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"cjj365.cc/bb/shared/devicetoken"
 	"cjj365.cc/bb/shared/token"
 )
 
@@ -26,6 +27,8 @@ const (
 type Credential struct {
 	Token   token.Token
 	Carrier Carrier
+	Device  devicetoken.Parsed // a device's access token, in place of Token
+	JWT     bool               // it is that
 }
 
 // ErrNone says that a request presents no credential at all.
@@ -50,7 +53,7 @@ func Presented(authorization, cookies []string, basic bool) (Credential, error) 
 	if err != nil || t.Kind != token.Session {
 		return Credential{}, token.ErrMalformed
 	}
-	return Credential{t, Cookie}, nil
+	return Credential{Token: t, Carrier: Cookie}, nil
 }
 
 // PresentedIn finds the credential among all headers of a request, given as huma and others hand them
@@ -72,18 +75,24 @@ func fromAuthorization(header string, basic bool) (Credential, error) {
 	scheme, rest, _ := strings.Cut(header, " ")
 	rest = strings.Trim(rest, " ")
 	switch {
-	case strings.EqualFold(scheme, "Bearer"): // the scheme has no case: RFC 9110 §11.1
+	case strings.EqualFold(scheme, "Bearer") && devicetoken.Looks(rest): // the scheme has no case: RFC 9110 §11.1
+		parsed, err := devicetoken.Parse(rest)
+		if err != nil {
+			return Credential{}, token.ErrMalformed
+		}
+		return Credential{Device: parsed, JWT: true}, nil
+	case strings.EqualFold(scheme, "Bearer"):
 		t, err := token.Parse(rest)
 		if err != nil || t.Kind == token.Refresh {
 			return Credential{}, token.ErrMalformed
 		}
-		return Credential{t, Bearer}, nil
+		return Credential{Token: t, Carrier: Bearer}, nil
 	case strings.EqualFold(scheme, "Basic") && basic:
 		t, err := basicPassword(rest)
 		if err != nil || t.Kind != token.APIKey {
 			return Credential{}, token.ErrMalformed
 		}
-		return Credential{t, Basic}, nil
+		return Credential{Token: t, Carrier: Basic}, nil
 	}
 	return Credential{}, token.ErrMalformed
 }

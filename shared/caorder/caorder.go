@@ -121,7 +121,7 @@ func Failure(err error, now time.Time) (certificate.Failure, bool) {
 }
 
 func (w *Worker) closer() closing.Closer {
-	return closing.Closer{Store: w.Store, Log: w.Log, Now: w.Now}
+	return closing.Closer{Store: w.Store, Keys: w.Keys, Log: w.Log, Now: w.Now}
 }
 
 // Run finishes an order that the caller has leased.

@@ -31,6 +31,7 @@ type Certificate struct {
 	AutoRenew bool
 	Policy    Policy
 	Export    bool // the server may decrypt the key for its owner
+	Rollout   Rollout
 
 	CreatedAt time.Time
 	UpdatedAt time.Time
@@ -50,6 +51,13 @@ type Certificate struct {
 // Subject is what a request says of its owner besides names. Public CAs leave it out.
 type Subject struct {
 	Organization, Unit, Country, State, Locality string
+}
+
+// Rollout is how a renewed certificate goes to its devices: to all at once if it is zero. See device.Plan.
+type Rollout struct {
+	Percent  int           // of the devices that have it first
+	Wait     time.Duration // before the rest has it
+	Failures int           // percent of the first that may report a failure
 }
 
 // Issued is the certificate in place.

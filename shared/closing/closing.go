@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/delivery"
+	"cjj365.cc/bb/shared/kmskey"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/store"
 )
@@ -17,6 +19,7 @@ import (
 // Closer closes issues.
 type Closer struct {
 	Store *store.Store
+	Keys  *kmskey.Key // opens what is sealed to devices
 	Log   *slog.Logger
 	Now   func() time.Time
 }
@@ -30,9 +33,7 @@ func (cl Closer) Succeed(ctx context.Context, o certificate.Order, chain pki.Cha
 	}
 	outcome := cl.outcome(o, certificate.Succeeded)
 	outcome.Serial, outcome.NotAfter = issued.Serial, issued.NotAfter
-	before := int64(0)
 	c, err := cl.close(ctx, o, outcome, &store.Material{Chain: chain.PEM(), Key: o.Key}, func(c *certificate.Certificate) {
-		before = c.Current.Issue
 		c.Current, c.Failure, c.Tries, c.RevokedAt, c.Reason = issued, certificate.Failure{}, 0, time.Time{}, 0
 		if c.CA != 0 { // nobody need be asked when it is due
 			c.Current.ARI = ""
@@ -47,9 +48,8 @@ func (cl Closer) Succeed(ctx context.Context, o certificate.Order, chain pki.Cha
 	}
 	cl.Log.LogAttrs(ctx, slog.LevelInfo, "certificate issued", attributes(o,
 		slog.String("serial", issued.Serial), slog.Time("not_after", issued.NotAfter), slog.Int("names", len(c.Names)))...)
-	if before > 0 { // a crash before this leaves one chain and key too many, which goes with the certificate
-		return c, cl.Store.DropMaterial(ctx, c.ID, before)
-	}
+	delivery := delivery.Worker{Store: cl.Store, Keys: cl.Keys, Log: cl.Log, Now: cl.Now}
+	delivery.Begin(ctx, c.ID)
 	return c, nil
 }
 

@@ -30,6 +30,7 @@ type Request struct {
 	ID       string // of the request
 	SourceIP string // of the connection; no header can change it
 	Secure   bool   // the client used https
+	URL      string // of the API's own address, without a path of this request; a custom domain has another
 }
 
 type requestKey struct{}
@@ -108,6 +109,7 @@ func withScope(r *http.Request) (*http.Request, error) {
 	ctx := context.WithValue(r.Context(), requestKey{}, Request{
 		ID: event.RequestID, SourceIP: event.Identity.SourceIP,
 		Secure: r.Header.Get("X-Forwarded-Proto") == "https", // API Gateway's own, it replaces a client's
+		URL:    "https://" + event.DomainName + "/" + event.Stage,
 	})
 	if _, authorized := event.Authorizer["principalId"]; authorized {
 		caller, err := access.FromScope(event.Authorizer)

@@ -19,17 +19,18 @@ const module = "cjj365.cc/bb/"
 var levels = [][]string{
 	{"shared/token", "shared/problem", "shared/access", "shared/awsenv", "shared/egress", "shared/environ", "shared/sealed"},
 	{
-		"shared/acme", "shared/acmeaccount", "shared/apikey", "shared/bucket", "shared/certificate", "shared/dnsprovider", "shared/dynamo", "shared/kmskey", "shared/mail",
-		"shared/ocsp", "shared/pki", "shared/session", "shared/user", "shared/work",
+		"shared/acme", "shared/acmeaccount", "shared/apikey", "shared/bucket", "shared/certificate", "shared/device", "shared/devicetoken", "shared/dnsprovider", "shared/dynamo",
+		"shared/installconfig", "shared/kmskey", "shared/mail", "shared/ocsp", "shared/pki", "shared/session", "shared/signal", "shared/user", "shared/work",
 	},
 	{"shared/acmeserver", "shared/ca", "shared/certificate/record", "shared/webhook"},
 	{"shared/acmekey", "shared/authn", "shared/dnssolver", "shared/pki/export", "shared/store"},
-	{"shared/acmesecret", "shared/casigner", "shared/closing", "shared/courier", "shared/wire"},
-	{"shared/caorder", "shared/gateway", "shared/idempotency"},
+	{"shared/acmesecret", "shared/casigner", "shared/courier", "shared/delivery", "shared/wire"},
+	{"shared/bundle", "shared/closing", "shared/gateway", "shared/idempotency"},
+	{"shared/caorder"},
 	{
 		"authorizer", "functions/acme", "functions/acmeaccounts", "functions/apikeys", "functions/auth", "functions/cas", "functions/certificates", "functions/crls", "functions/dnsprobe", "functions/dnsproviders",
-		"functions/docs", "functions/firstuser", "functions/health", "functions/issuer", "functions/me", "functions/notices",
-		"functions/ocsp", "functions/pki", "functions/renewals", "functions/webhooks",
+		"functions/devices", "functions/docs", "functions/firstuser", "functions/health", "functions/issuer", "functions/me", "functions/notices",
+		"functions/ocsp", "functions/pki", "functions/renewals", "functions/self", "functions/updates", "functions/webhooks",
 	},
 }
 

@@ -92,6 +92,19 @@ func (k *Key) Seal(ctx context.Context, whose Context, secret []byte) (sealed.Se
 
 // Open decrypts a secret; sealed.ErrUnopenable if it is not one sealed for whose.
 func (k *Key) Open(ctx context.Context, whose Context, s sealed.Secret) ([]byte, error) {
+	key, err := k.DataKey(ctx, whose, s)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return sealed.Open(key, s.Nonce, s.Text)
+}
+
+// DataKey opens the data key of a secret, to be sealed to somebody else; sealed.ErrUnopenable as Open.
+func (k *Key) DataKey(ctx context.Context, whose Context, s sealed.Secret) ([]byte, error) {
+	if len(s.DataKey) == 0 {
+		return nil, fmt.Errorf("%w: its data key was forgotten", sealed.ErrUnopenable)
+	}
 	ctx, cancel := context.WithTimeout(ctx, Budget)
 	defer cancel()
 	opened, err := k.client.Decrypt(ctx, &kms.DecryptInput{KeyId: &k.id, CiphertextBlob: s.DataKey, EncryptionContext: whose.encryption()})
@@ -103,8 +116,7 @@ func (k *Key) Open(ctx context.Context, whose Context, s sealed.Secret) ([]byte,
 	if err != nil {
 		return nil, failure("open a data key", err)
 	}
-	defer clear(opened.Plaintext)
-	return sealed.Open(opened.Plaintext, s.Nonce, s.Text)
+	return opened.Plaintext, nil
 }
 
 // failure says what was being done. What may pass in a moment becomes a problem that tells the caller to

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -187,4 +188,30 @@ func algorithm(public crypto.PublicKey, digest []byte, o crypto.SignerOpts) (typ
 		return "", fmt.Errorf("an RSA key does not sign %v here", hash)
 	}
 	return "", fmt.Errorf("a %T does not sign here", public)
+}
+
+// OpenSigner makes a Signer of one key of its id or ARN, with the region, credentials and endpoint of the environment.
+// What it returns reads the public key the first time it is called.
+func OpenSigner(id string) (func(context.Context) (crypto.Signer, error), error) {
+	configuration, err := awsenv.Config()
+	if err != nil {
+		return nil, fmt.Errorf("open a signing key: %w", err)
+	}
+	s := &Signing{client: kms.NewFromConfig(configuration, func(o *kms.Options) { o.BaseEndpoint = awsenv.Endpoint("KMS") })}
+	var mu sync.Mutex
+	var public crypto.PublicKey
+	return func(ctx context.Context) (crypto.Signer, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if public == nil {
+			ctx, cancel := context.WithTimeout(ctx, Budget)
+			defer cancel()
+			read, err := s.public(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			public = read
+		}
+		return s.Signer(ctx, id, public), nil
+	}, nil
 }

@@ -36,6 +36,8 @@ var (
 	NotFound         = &Kind{404, 4001, "NOT_FOUND"}
 	MethodNotAllowed = &Kind{405, 5000, "METHOD_NOT_ALLOWED"}
 	NotAcceptable    = &Kind{406, 5000, "NOT_ACCEPTABLE"}
+	CursorExpired    = &Kind{409, 40901, "CURSOR_EXPIRED"}
+	WrapPending      = &Kind{409, 40902, "WRAP_PENDING"}
 	NotIssued        = &Kind{409, 40903, "NOT_ISSUED"}
 	AlreadyExists    = &Kind{409, 40904, "ALREADY_EXISTS"}
 	Conflict         = &Kind{409, 40905, "CONFLICT"}

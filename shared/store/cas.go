@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"cjj365.cc/bb/shared/ca"
+	"cjj365.cc/bb/shared/device"
 	"cjj365.cc/bb/shared/pki"
 	"cjj365.cc/bb/shared/sealed"
 )
@@ -296,6 +297,11 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now ti
 			return c, err
 		}
 		items = append(items, append(less, closed...)...)
+		told, err := s.opened(device.Rollout{User: user, CA: id, Gone: true, Name: c.Name, Serial: serialOf(c), StartedAt: now})
+		if err != nil {
+			return c, err
+		}
+		items = append(items, told)
 		failed, err := s.transact(ctx, "delete CA", items)
 		if err != nil || len(failed) == 0 {
 			return c, err

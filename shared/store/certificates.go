@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/device"
 	"cjj365.cc/bb/shared/problem"
 	"cjj365.cc/bb/shared/sealed"
 )
@@ -38,6 +39,7 @@ type certificateItem struct {
 	AutoRenew   bool        `dynamodbav:"auto_renew"`
 	Policy      string      `dynamodbav:"policy"`
 	Export      bool        `dynamodbav:"export"`
+	Rollout     stagesItem  `dynamodbav:"rollout,omitempty"`
 	CreatedAt   int64       `dynamodbav:"created_at"`
 	UpdatedAt   int64       `dynamodbav:"updated_at"`
 	Revision    int64       `dynamodbav:"revision"`
@@ -50,6 +52,13 @@ type certificateItem struct {
 	DueAt       int64       `dynamodbav:"due_at,omitempty"`
 	RevokedAt   int64       `dynamodbav:"revoked_at,omitempty"`
 	Reason      int         `dynamodbav:"reason,omitempty"`
+}
+
+// stagesItem is how a renewed certificate goes to its devices.
+type stagesItem struct {
+	Percent  int   `dynamodbav:"percent,omitempty"`
+	Wait     int64 `dynamodbav:"wait,omitempty"` // seconds
+	Failures int   `dynamodbav:"failures,omitempty"`
 }
 
 type subjectItem struct {
@@ -100,6 +109,7 @@ func newCertificateItem(c certificate.Certificate) certificateItem {
 		User: c.User, ID: c.ID, Names: c.Names, Account: c.Account, CA: c.CA, Validity: int64(c.Validity / time.Second), DNSProvider: c.DNSProvider, KeyType: c.KeyType, CallersKey: c.CallersKey, Profile: c.Profile,
 		Subject:   subjectItem(c.Subject),
 		AutoRenew: c.AutoRenew, Policy: string(c.Policy), Export: c.Export,
+		Rollout:   stagesItem{c.Rollout.Percent, int64(c.Rollout.Wait / time.Second), c.Rollout.Failures},
 		CreatedAt: milliseconds(c.CreatedAt), UpdatedAt: milliseconds(c.UpdatedAt), Revision: c.Revision,
 		Issues: c.Issues, Issuing: c.Issuing,
 		Current: issuedItem{
@@ -119,6 +129,7 @@ func (it certificateItem) certificate() certificate.Certificate {
 		Names: it.Names, Account: it.Account, CA: it.CA, Validity: time.Duration(it.Validity) * time.Second, DNSProvider: it.DNSProvider, KeyType: it.KeyType, CallersKey: it.CallersKey, Profile: it.Profile,
 		Subject:   certificate.Subject(it.Subject),
 		AutoRenew: it.AutoRenew, Policy: certificate.Policy(it.Policy), Export: it.Export,
+		Rollout:   certificate.Rollout{Percent: it.Rollout.Percent, Wait: time.Duration(it.Rollout.Wait) * time.Second, Failures: it.Rollout.Failures},
 		CreatedAt: instant(it.CreatedAt), UpdatedAt: instant(it.UpdatedAt), Revision: it.Revision,
 		Issues: it.Issues, Issuing: it.Issuing,
 		Current: certificate.Issued{
@@ -284,6 +295,12 @@ func (s *Store) CreateCertificate(ctx context.Context, c certificate.Certificate
 		items = append(items, entered...)
 	}
 	items = append(items, opened...)
+	owner := certificateOwnerKey(c.ID)
+	owned, err := put(s.resources, certificateOwnerItem{owner.pk, owner.sk, c.User}, absent)
+	if err != nil {
+		return c, err
+	}
+	items = append(items, owned)
 	if c.CallersKey {
 		at := requestKey(c.ID)
 		request, err := put(s.resources, requestItem{PK: at.pk, SK: at.sk, DER: csr}, absent)
@@ -403,6 +420,13 @@ func (s *Store) UpdateCertificate(ctx context.Context, before, after certificate
 			items = append(items, s.use(dnsProviderKey(after.User, after.DNSProvider), 1))
 		}
 	}
+	if after.Current.Issue > 0 && (after.Policy != before.Policy || after.Export != before.Export) {
+		rollout, err := s.again(ctx, after, after.UpdatedAt)
+		if err != nil {
+			return after, err
+		}
+		items = append(items, rollout)
+	}
 	items, err = once.beside(items, s.resources)
 	if err != nil {
 		return after, err
@@ -422,8 +446,8 @@ func (s *Store) changed(c *certificate.Certificate, before int64) (types.Transac
 
 // DeleteCertificate removes a certificate and everything of it; ErrNotFound if there is none. The history
 // goes first, in portions: a crash among them leaves the certificate with less of it, and the deletion can
-// be repeated.
-func (s *Store) DeleteCertificate(ctx context.Context, user, id int64) (certificate.Certificate, error) {
+// be repeated. That it is on devices stays until each has been told, which a roll-out sees to.
+func (s *Store) DeleteCertificate(ctx context.Context, user, id int64, now time.Time) (certificate.Certificate, error) {
 	for try := 0; ; try++ {
 		c, err := s.Certificate(ctx, user, id)
 		if err != nil {
@@ -433,6 +457,8 @@ func (s *Store) DeleteCertificate(ctx context.Context, user, id int64) (certific
 		if err != nil {
 			return c, err
 		}
+		rollout := rolloutKey(certificatePartition(id))
+		_, keys = split(keys, func(k key) bool { return strings.HasPrefix(k.sk, devicePrefix) || k == rollout })
 		history, rest := split(keys, func(k key) bool { return strings.HasPrefix(k.sk, issuePrefix) })
 		for most := 80; len(history) > most; {
 			some := make([]types.TransactWriteItem, most)
@@ -470,6 +496,12 @@ func (s *Store) DeleteCertificate(ctx context.Context, user, id int64) (certific
 		for _, k := range append(history, rest...) {
 			items = append(items, remove(s.resources, k))
 		}
+		// Whatever is assigned until this is written is told, and nothing is assigned after it.
+		told, err := s.opened(device.Rollout{User: user, Certificate: id, Gone: true, StartedAt: now})
+		if err != nil {
+			return c, err
+		}
+		items = append(items, told)
 		failed, err := s.transact(ctx, "delete certificate", items)
 		if err != nil || len(failed) == 0 {
 			return c, err
@@ -597,7 +629,7 @@ func (s *Store) ReleaseOrder(ctx context.Context, o certificate.Order) error {
 // CloseOrder ends an open issue: with material the certificate's chain and key are its own from now on, and
 // without it the ones in place stay. c is as the certificate will be. ErrConflict if the lease is no longer
 // the worker's or the certificate was changed since c was read. The event for webhooks, and with material the
-// notices of the expiry, are written with it.
+// notices of the expiry and the roll-out to its devices, are written with it.
 func (s *Store) CloseOrder(ctx context.Context, o certificate.Order, c certificate.Certificate, outcome certificate.Issue, m *Material) (certificate.Certificate, error) {
 	done := remove(s.resources, orderKey(o.Certificate))
 	done.Delete.ConditionExpression = aws.String("lease = :lease")
@@ -623,15 +655,13 @@ func (s *Store) CloseOrder(ctx context.Context, o certificate.Order, c certifica
 		if err != nil {
 			return c, err
 		}
-		items = append(items, material)
+		rollout, err := s.opened(rolloutOf(c, outcome.CompletedAt))
+		if err != nil {
+			return c, err
+		}
+		items = append(items, material, rollout)
 	}
 	return c, conflict(s.transact(ctx, "close order", items))
-}
-
-// DropMaterial forgets the chain and key of an issue that another one has taken the place of.
-func (s *Store) DropMaterial(ctx context.Context, id, issue int64) error {
-	_, err := s.transact(ctx, "drop material", []types.TransactWriteItem{remove(s.resources, materialKey(id, issue))})
-	return err
 }
 
 // Due is a certificate that something is due for.

@@ -11,6 +11,7 @@ import (
 
 	"cjj365.cc/bb/shared/ca"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/device"
 	"cjj365.cc/bb/shared/user"
 	"cjj365.cc/bb/shared/webhook"
 )
@@ -68,7 +69,7 @@ func accountPartition(user int64) string      { return fmt.Sprintf("ACMEACCOUNTS
 func dnsProviderPartition(user int64) string  { return fmt.Sprintf("DNSPROVIDERS#%d", user) }
 
 func certificateKey(user, id int64) key {
-	return key{certificatesPartition(user), padded("CERTIFICATE#", id)}
+	return key{certificatesPartition(user), padded(certificatePrefix, id)}
 }
 
 // nameClaimKey keeps an account from having two certificates for one domain.
@@ -82,7 +83,7 @@ func issueKey(certificate, number int64) key {
 	return key{certificatePartition(certificate), padded(issuePrefix, number)}
 }
 func materialKey(certificate, issue int64) key {
-	return key{certificatePartition(certificate), padded("MATERIAL#", issue)}
+	return key{certificatePartition(certificate), padded(materialPrefix, issue)}
 }
 
 func accountKey(user, id int64) key { return key{accountPartition(user), padded(accountPrefix, id)} }
@@ -123,6 +124,55 @@ func eventKey(user int64, id string) key {
 func noticeKey(of webhook.Subject, user, id int64) key {
 	return key{fmt.Sprintf("NOTICE#%d", user), padded(string(of)+"#", id)}
 }
+
+// Devices of a user lie in a partition of their own; what belongs to one device lies in its. A thing on a device lies
+// in the thing's partition, and the device's has a pointer to it.
+const (
+	devicePrefix      = "DEVICE#"
+	signalPrefix      = "SIGNAL#"
+	certificatePrefix = "CERTIFICATE#"
+	materialPrefix    = "MATERIAL#"
+	revisionPrefix    = "REVISION#"
+)
+
+func devicesPartition(user int64) string { return fmt.Sprintf("DEVICES#%d", user) }
+func devicePartition(id int64) string    { return fmt.Sprintf("DEVICE#%d", id) }
+
+func deviceKey(user, id int64) key { return key{devicesPartition(user), padded(devicePrefix, id)} }
+func publicIDKey(user int64, publicID string) key {
+	return key{devicesPartition(user), "PUBLIC#" + publicID}
+}
+func headKey(id int64) key          { return key{devicePartition(id), "HEAD"} }
+func signalKey(id, at int64) key    { return key{devicePartition(id), padded(signalPrefix, at)} }
+func installConfigKey(id int64) key { return key{devicePartition(id), "CONFIG"} }
+func revisionKey(id, version int64) key {
+	return key{devicePartition(id), padded(revisionPrefix, version)}
+}
+func deviceCAKey(id, ca int64) key     { return key{devicePartition(id), padded(caPrefix, ca)} }
+func caAssignmentKey(ca, id int64) key { return key{caPartition(ca), padded(devicePrefix, id)} }
+func rolloutKey(partition string) key  { return key{partition, "ROLLOUT"} }
+func certificateOwnerKey(id int64) key { return key{certificatePartition(id), "OWNER"} }
+func deviceFamilyKey(id int64) key     { return key{devicePartition(id), "FAMILY"} } // of the credential table
+func tokenKeyKey(kid string) key       { return key{"TOKENKEY", kid} }               // as authn.RootKey
+func deviceCertificateKey(id, c int64) key {
+	return key{devicePartition(id), padded(certificatePrefix, c)}
+}
+func assignmentKey(certificate, id int64) key {
+	return key{certificatePartition(certificate), padded(devicePrefix, id)}
+}
+
+// registeredKey is a device that an API key registered.
+func registeredKey(user, apiKey, id int64) key {
+	return key{fmt.Sprintf("KEYDEVICES#%d#%d", user, apiKey), padded(devicePrefix, id)}
+}
+
+func deviceList(user int64, status device.Status) list {
+	return list{devicesPartition(user), string(status), "list"}
+}
+
+// A device authorization goes by the digest of its registration code.
+func grantKey(id string) key      { return key{"GRANT#" + id, "GRANT"} }
+func userCodeKey(code string) key { return key{"USERCODE#" + code, "USERCODE"} }
 
 // rateKey names a fixed window of a count by its end.
 func rateKey(what string, end time.Time) key {

@@ -353,7 +353,7 @@ func TestAPageCostsTheSameAtAnyOffset(t *testing.T) {
 		if i%3 == 0 { // among the newest
 			at = len(all) - 1 - random.IntN(40)
 		}
-		if _, err := s.DeleteCertificate(t.Context(), 1, all[at]); err != nil {
+		if _, err := s.DeleteCertificate(t.Context(), 1, all[at], now); err != nil {
 			t.Fatal(err)
 		}
 		all = slices.Delete(all, at, at+1)

@@ -22,11 +22,16 @@ const (
 	CertificateFailed   Type = "certificate.failed"
 	CertificateExpiring Type = "certificate.expiring"
 	APIKeyExpiring      Type = "api_key.expiring"
-	Test                Type = "webhook.test" // sent to one endpoint, when its owner asks for it
+	NotInstalled        Type = "certificate.not_installed"   // on devices that were told of it a day ago
+	RolloutStopped      Type = "certificate.rollout_stopped" // too many of the first devices report a failure
+	DeviceLocked        Type = "device.locked"               // a spent refresh token of it was shown
+	Test                Type = "webhook.test"                // sent to one endpoint, when its owner asks for it
 )
 
 // Types are those that an endpoint can want.
-var Types = []Type{CertificateIssued, CertificateRenewed, CertificateFailed, CertificateExpiring, APIKeyExpiring}
+var Types = []Type{
+	CertificateIssued, CertificateRenewed, CertificateFailed, CertificateExpiring, APIKeyExpiring, NotInstalled, RolloutStopped, DeviceLocked,
+}
 
 // Known tells whether an endpoint can want t.
 func Known(t Type) bool { return slices.Contains(Types, t) }
@@ -73,6 +78,14 @@ type Certificate struct {
 	AutoRenew   bool     `json:"auto_renew"`
 	DaysLeft    *int     `json:"days_left,omitempty"`
 	Error       *Failure `json:"error,omitempty"`
+	Devices     []int64  `json:"device_ids,omitempty"`   // that it is about; the first hundred
+	DeviceCount int      `json:"device_count,omitempty"` // how many those are in all
+}
+
+// Device is what events say of a device.
+type Device struct {
+	User int64 `json:"user_id"`
+	ID   int64 `json:"id"`
 }
 
 // Failure is why an issue failed.

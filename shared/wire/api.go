@@ -100,6 +100,8 @@ type Rule struct {
 	Action access.Action // done to it
 	Object string        // path parameter with the object's id; empty for objects of the type at large
 	Self   bool          // an API key may do this to itself without the permission
+	Or     access.Need   // that is enough as well, of objects at large; the handler says of which. Zero for none
+	Device bool          // a device, with its own token; API keys as the handler says
 }
 
 // Operation is a row of a function's table of routes.
@@ -158,8 +160,12 @@ func Register[I, O any](a *API, op Operation, handle func(context.Context, *I) (
 	}
 	if op.Rule.Type != "" {
 		need := access.Need{Type: op.Rule.Type, Action: op.Rule.Action}.String()
-		described.Extensions["x-required-permissions"] = []string{need}
-		described.Description = strings.TrimSpace(described.Description + " Needs the permission `" + need + "`.")
+		needs, sentence := []string{need}, " Needs the permission `"+need+"`"
+		if op.Rule.Or.Type != "" {
+			needs, sentence = append(needs, op.Rule.Or.String()), sentence+" or `"+op.Rule.Or.String()+"`"
+		}
+		described.Extensions["x-required-permissions"] = needs
+		described.Description = strings.TrimSpace(described.Description + sentence + ".")
 	}
 	huma.Register(a.huma, described, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
@@ -183,6 +189,9 @@ func (rule Rule) check(ctx huma.Context) error {
 		}
 		return problem.Forbidden.New("This path belongs to another user.")
 	}
+	if caller.Kind == access.Device && !rule.Device {
+		return problem.Forbidden.New("A device may only ask about itself.")
+	}
 	if rule.Type == "" {
 		return nil
 	}
@@ -192,7 +201,8 @@ func (rule Rule) check(ctx huma.Context) error {
 		need.ID, _ = strconv.ParseInt(ctx.Param(rule.Object), 10, 64)
 	}
 	self := rule.Self && caller.Kind == access.APIKey && need.ID == caller.ID
-	if !self && !caller.Allow(need) {
+	or := rule.Or.Type != "" && caller.Allow(rule.Or)
+	if !self && !or && !caller.Allow(need) {
 		return problem.Lacking(access.Need{Type: rule.Type, Action: rule.Action}.String())
 	}
 	return nil

@@ -16,10 +16,12 @@ import (
 	"cjj365.cc/bb/shared/awsenv"
 )
 
-// Order names a certificate whose issue is open. It holds nothing secret.
+// Order names a certificate whose issue is open, or what is on its way to devices. It holds nothing secret.
 type Order struct {
 	User        int64 `json:"user"`
-	Certificate int64 `json:"certificate"`
+	Certificate int64 `json:"certificate,omitempty"`
+	Rollout     bool  `json:"rollout,omitempty"` // of the certificate, or of a CA
+	CA          int64 `json:"ca,omitempty"`
 }
 
 // maxDelay is SQS's limit; what is to wait longer is found by the schedule.

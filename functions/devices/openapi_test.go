@@ -1,0 +1,11 @@
+package main
+
+import (
+	"testing"
+
+	"cjj365.cc/bb/shared/openapitest"
+)
+
+func TestOpenAPI(t *testing.T) {
+	openapitest.Check(t, "devices", (&handler{}).routes())
+}

@@ -1,0 +1,164 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/device"
+	"cjj365.cc/bb/shared/problem"
+	"cjj365.cc/bb/shared/sealed"
+	"cjj365.cc/bb/shared/store"
+)
+
+// Assign puts a certificate of the device's user on the device, which is told when there is an issue. That it is on it
+// already is no error. store.ErrNotFound if the user has no such certificate, or the device is revoked.
+func (w *Worker) Assign(ctx context.Context, d device.Device, id int64) error {
+	for try := 0; ; try++ {
+		c, err := w.Store.Certificate(ctx, d.User, id)
+		if err != nil {
+			return err
+		}
+		err = w.assign(ctx, d, c)
+		switch {
+		case errors.Is(err, store.ErrAssigned):
+			return nil
+		case errors.Is(err, store.ErrFull):
+			return problem.Conflict.New("A device may have %d certificates. Take one off that it needs no more.", device.MaxAssigned)
+		case !errors.Is(err, store.ErrConflict) || try == 10: // issued or changed at this moment
+			return err
+		}
+	}
+}
+
+func (w *Worker) assign(ctx context.Context, d device.Device, c certificate.Certificate) error {
+	a := device.Assignment{User: d.User, Certificate: c.ID, Device: d.ID, Issue: c.Current.Issue}
+	forget := false
+	if a.Issue > 0 {
+		m, err := w.Store.Material(ctx, c.ID, a.Issue)
+		if errors.Is(err, store.ErrNotFound) {
+			return store.ErrConflict // renewed between the two reads
+		}
+		if err != nil {
+			return err
+		}
+		key, err := w.dataKey(ctx, c, m.Key)
+		if err != nil {
+			return err
+		}
+		defer clear(key)
+		w.wrap(ctx, &a, device.Assignment{}, key, d)
+		forget = c.Policy == certificate.DeviceRequired && a.Ready()
+	}
+	if err := w.Store.Assign(ctx, c, a, w.Now()); err != nil {
+		return err
+	}
+	if forget { // a crash before this leaves the copy until the next issue
+		return w.forget(ctx, c, a.Issue, []device.Assignment{a})
+	}
+	return w.hurry(ctx, c, d.ID)
+}
+
+// hurry has a device ask often while an issue for it is open.
+func (w *Worker) hurry(ctx context.Context, c certificate.Certificate, id int64) error {
+	if c.Issuing == 0 {
+		return nil
+	}
+	return w.Store.HurryDevice(ctx, id, w.Now())
+}
+
+// Hurry has the devices of a certificate ask often, because an issue for them has been opened: the first hundred, for
+// it is a hint and no more.
+func (w *Worker) Hurry(ctx context.Context, certificate int64) error {
+	all, err := w.Store.Assignments(ctx, certificate)
+	if err != nil {
+		return err
+	}
+	return each(ctx, all[:min(len(all), 100)], func(ctx context.Context, a device.Assignment) error {
+		return w.Store.HurryDevice(ctx, a.Device, w.Now())
+	})
+}
+
+// Rewrap seals the keys of everything on a device to its new key, and tells it.
+func (w *Worker) Rewrap(ctx context.Context, d device.Device) error {
+	ids, err := w.Store.CertificatesOn(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	return each(ctx, ids, func(ctx context.Context, id int64) error {
+		a, err := w.Store.Assignment(ctx, id, d.ID)
+		if errors.Is(err, store.ErrNotFound) || err == nil && a.Issue == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c, err := w.Store.Certificate(ctx, d.User, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return w.tell(ctx, c, a.Issue, []device.Assignment{a})
+	})
+}
+
+// Wrapped is an assignment with a wrap for the device's key, made now if it was missing and can be. It is not ready if
+// it cannot: the server has no copy of the data key any more.
+func (w *Worker) Wrapped(ctx context.Context, a device.Assignment, c certificate.Certificate, key sealed.Secret, d device.Device) (device.Assignment, error) {
+	if a.Ready() && string(a.WrapFor) == string(device.Fingerprint(d.Key)) {
+		return a, nil
+	}
+	after := a
+	data, err := w.dataKey(ctx, c, key)
+	if err != nil {
+		return a, err
+	}
+	defer clear(data)
+	if w.wrap(ctx, &after, a, data, d); after.Ready() {
+		return after, settled(w.Store.SetWrap(ctx, a, after))
+	}
+	return after, nil
+}
+
+// Clear takes everything off a device that was revoked. What a crash leaves is taken off by the next that comes across
+// it.
+func (w *Worker) Clear(ctx context.Context, id int64) error {
+	certificates, err := w.Store.CertificatesOn(ctx, id)
+	if err != nil {
+		return err
+	}
+	cas, err := w.Store.CAsOn(ctx, id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		each(ctx, certificates, func(ctx context.Context, c int64) error { return w.Store.Drop(ctx, c, id) }),
+		each(ctx, cas, func(ctx context.Context, c int64) error { return w.Store.DropCA(ctx, c, id) }),
+	)
+}
+
+// inTime is a context for what is done beside an answer: what does not get done in it is done by the schedule.
+func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+}
+
+// Begin carries on with a certificate's roll-out beside an answer. What fails, or takes too long, is left to the schedule.
+func (w *Worker) Begin(ctx context.Context, certificate int64) {
+	ctx, cancel := inTime(ctx)
+	defer cancel()
+	if err := w.Run(ctx, certificate); err != nil {
+		w.Log.WarnContext(ctx, "a roll-out is left to the schedule", "certificate", certificate, "error", err.Error())
+	}
+}
+
+// BeginCA is Begin of a CA's.
+func (w *Worker) BeginCA(ctx context.Context, id int64) {
+	ctx, cancel := inTime(ctx)
+	defer cancel()
+	if err := w.RunCA(ctx, id); err != nil {
+		w.Log.WarnContext(ctx, "a roll-out is left to the schedule", "ca", id, "error", err.Error())
+	}
+}
