@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -60,7 +62,9 @@ func (r route) at(user int64, have objects) string {
 }
 
 // names tells whether the path names an object of a user.
-func (r route) names() bool { return strings.Count(r.path, "{") > 1 }
+func (r route) names() bool {
+	return strings.Count(r.path, "{") > 1 || r.self() && strings.Contains(r.path, "{")
+}
 
 // things makes one of each kind for the first user.
 func (s *stack) things(t *testing.T, owner string) objects {
@@ -85,6 +89,27 @@ func (s *stack) things(t *testing.T, owner string) objects {
 	return have
 }
 
+// deviceOf registers a device with an API key that may do everything with devices, and gives both their credentials.
+func (s *stack) deviceOf(t *testing.T, user int64, owner string) (a *agent, key string) {
+	t.Helper()
+	r := s.mustCall(t, "POST", fmt.Sprintf("/apiv1/users/%d/apikeys", user), `{"name":"devices","permissions":["devices.write","certs.write","cas.write","acme_accounts.write","dns_providers.write","webhooks.write","apikeys.write"]}`, owner)
+	var made struct{ Token string }
+	if err := json.Unmarshal(r.Data, &made); err != nil || r.Status != http.StatusCreated {
+		t.Fatalf("create key: %d %s", r.Status, r.Body)
+	}
+	key = "Authorization: Bearer " + made.Token
+	a = newAgent(t)
+	a.registered(s.mustCall(t, "POST", "/apiv1/me/devices", a.self(nil), key))
+	return a, key
+}
+
+func (r route) self() bool { return strings.HasPrefix(r.path, "/apiv1/devices/self/") }
+
+// nobodys tells of a path that is every caller's own, and no one's in particular.
+func (r route) nobodys() bool {
+	return !strings.Contains(r.path, "{user_id}") && !r.self() && !strings.HasPrefix(r.path, "/apiv1/me/")
+}
+
 func (r route) public() bool { return len(r.Security) == 0 }
 
 func TestRoutesOfTemplateAndDescriptionAgree(t *testing.T) {
@@ -92,7 +117,7 @@ func TestRoutesOfTemplateAndDescriptionAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	undescribed := []string{"/openapi.json", "/docs", "/docs/{proxy+}", "/", "/{proxy+}"} // the description, its page, and what is not there
+	undescribed := []string{"/openapi.json", "/docs", "/docs/{proxy+}", "/device", "/", "/{proxy+}"} // the description, its page, and what is not there
 	served := map[string]bool{}
 	for _, r := range parsed.API.Routes {
 		served[r.Path] = false
@@ -129,6 +154,21 @@ func TestWhoMayCallWhat(t *testing.T) {
 		t.Fatalf("revoke: %d", r.Status)
 	}
 	stranger := shared.stranger(t)
+	device, _ := shared.deviceOf(t, 1, owner)
+	victims["device_id"] = device.id
+	for what, id := range map[string]string{"certificates": `{"cert_id":%d}`, "cas": `{"ca_id":%d}`} {
+		object := map[string]string{"certificates": "certificate_id", "cas": "ca_id"}[what]
+		wants(t, 204, shared.mustCall(t, "POST", fmt.Sprintf("/apiv1/users/1/devices/%d/%s", device.id, what), fmt.Sprintf(id, victims[object]), owner))
+	}
+	strangersDevice, strangersKey := shared.deviceOf(t, 2, stranger)
+	gone, _ := shared.deviceOf(t, 1, owner)
+	wants(t, 204, shared.mustCall(t, "DELETE", fmt.Sprintf("/apiv1/users/1/devices/%d", gone.id), "", owner))
+	parts := strings.Split(device.access, ".")
+	claims, err := base64.RawURLEncoding.DecodeString(strings.Split(strangersDevice.access, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := parts[0] + "." + base64.RawURLEncoding.EncodeToString(bytes.Replace(claims, []byte(`"sub":"2"`), []byte(`"sub":"1"`), 1)) + "." + parts[2]
 	for _, r := range described(t) {
 		if r.public() {
 			continue
@@ -136,7 +176,15 @@ func TestWhoMayCallWhat(t *testing.T) {
 		body := ""
 		if r.RequestBody != nil {
 			body = `{"name":"x","permissions":[],"domain":"stranger.test","provider":"pebble","url":"http://127.0.0.1:9/","enabled":false,
-				"certificate_pem":"x","private_key_pem":"x","private_key_password":"x"}`
+				"certificate_pem":"x","private_key_pem":"x","private_key_password":"x","installs":[],"version":1}`
+			switch {
+			case strings.HasSuffix(r.path, "/notify"):
+				body = `{"events":[{}]}`
+			case strings.HasSuffix(r.path, "/rollout"):
+				body = `{"action":"stop"}`
+			case strings.Contains(r.path, "{device_id}"):
+				body = body[:len(body)-1] + `,"cert_id":1,"ca_id":1}`
+			}
 		}
 		for _, tc := range []struct {
 			who        string
@@ -152,11 +200,38 @@ func TestWhoMayCallWhat(t *testing.T) {
 			{"the owner on another user's path", owner, 2, []int{403}},
 			{"another user, the owner's object under the own path", stranger, 2, []int{404}},
 			{"a key without permissions", "Authorization: Bearer " + none, 1, []int{403}},
+			{"another user's key, the owner's object under the own path", strangersKey, 2, []int{403, 404}},
+			{"a device", "Authorization: Bearer " + device.access, 1, []int{403}},
+			{"another user's device", "Authorization: Bearer " + strangersDevice.access, 1, []int{403}},
+			{"a revoked device", "Authorization: Bearer " + gone.access, 1, []int{403}},
+			{"a forged device's token", "Authorization: Bearer " + forged, 1, []int{401}},
 		} {
 			want := tc.want
+			device := strings.HasSuffix(tc.who, "device")
 			switch {
-			case !strings.Contains(r.path, "{user_id}") && want[0] != 401: // nobody's path
+			case r.self() && tc.who == "another user's device" && r.names():
+				want = []int{404}
+			case r.self() && tc.who == "a device" && r.names():
+				want = []int{200, 409} // the certificate has not been issued
+			case r.self() && device && tc.who != "a revoked device":
+				want = []int{200, 204, 400}
+			case r.ID == "poll-updates" && tc.credential == strangersKey: // it registered one device
+				want = []int{204}
+			case r.self() && want[0] != 401:
+				want = []int{403}
+			case r.nobodys() && want[0] != 401 && !device:
 				want = []int{200}
+			case tc.who == "another user's key, the owner's object under the own path":
+				switch {
+				case strings.HasPrefix(r.path, "/apiv1/me/"), !r.names():
+					want = []int{200, 201, 400, 404}
+				case strings.Contains(r.path, "{device_id}"):
+					want = []int{403}
+				default:
+					want = []int{404}
+				}
+			case strings.HasPrefix(r.path, "/apiv1/me/") && want[0] != 401:
+				want = []int{403}
 			case tc.user == 2 && want[0] == 404 && !r.names(): // what the stranger may make for themselves
 				want = []int{200, 201, 400}
 			}
@@ -171,14 +246,14 @@ func TestWhoMayCallWhat(t *testing.T) {
 			if got.Status >= 400 && (got.Error.Code == 0 || got.Error.What == "" || got.Error.Params == nil) {
 				t.Errorf("%s %s by %s: no envelope: %.200s", r.method, r.path, tc.who, got.Body)
 			}
-			if tc.who == "a key without permissions" && got.Status == 403 {
+			if tc.who == "a key without permissions" && got.Status == 403 && len(r.Permissions) > 0 {
 				if got.Error.Code != 4003 || got.Error.Params["required"] != r.Permissions[0] || got.Header.Get("X-Accepted-Permissions") != r.Permissions[0] {
 					t.Errorf("%s %s names %v, needs %v", r.method, r.path, got.Error.Params, r.Permissions)
 				}
 			}
 		}
 	}
-	for list, object := range map[string]string{"apikeys": "apikey_id", "acme-accounts": "account_id", "dns-providers": "provider_id", "certificates": "certificate_id", "webhooks": "webhook_id", "cas": "ca_id"} {
+	for list, object := range map[string]string{"apikeys": "apikey_id", "acme-accounts": "account_id", "dns-providers": "provider_id", "certificates": "certificate_id", "webhooks": "webhook_id", "cas": "ca_id", "devices": "device_id"} {
 		if r := shared.mustCall(t, "GET", fmt.Sprintf("/apiv1/users/1/%s/%d", list, victims[object]), "", owner); r.Status != http.StatusOK {
 			t.Errorf("what strangers asked for of %s: %d", list, r.Status)
 		}

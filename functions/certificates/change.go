@@ -34,6 +34,8 @@ type certificateChange struct {
 	Export      *bool    `json:"server_decrypt_export,omitempty"`
 	AutoRenew   *bool    `json:"auto_renew,omitempty"`
 	DNSProvider *wire.ID `json:"dns_provider_id,omitempty" doc:"0 for none."`
+
+	Rollout *record.Rollout `json:"rollout,omitempty" doc:"From the next issue on."`
 }
 
 func (h *handler) update(ctx context.Context, in *updateRequest) (*response, error) {
@@ -66,6 +68,9 @@ func (h *handler) update(ctx context.Context, in *updateRequest) (*response, err
 		if err := h.dnsProvider(ctx, in.User, after.DNSProvider); err != nil {
 			return nil, err
 		}
+	}
+	if r := in.Body.Rollout; r != nil {
+		after.Rollout = certificate.Rollout{Percent: r.Percent, Wait: time.Duration(r.Seconds) * time.Second, Failures: r.Failures}
 	}
 	after.UpdatedAt = h.now()
 	after, err = h.store.UpdateCertificate(ctx, before, after, nil, nil)

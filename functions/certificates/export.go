@@ -81,6 +81,9 @@ func (h *handler) open(ctx context.Context, c certificate.Certificate) (export.C
 	if m.Key.Empty() {
 		return e, nil
 	}
+	if len(m.Key.DataKey) == 0 {
+		return e, problem.Conflict.New("Only the devices that the key was sealed to have it: that was the certificate's policy. Renew it to have a key that can be exported.")
+	}
 	der, err := h.keys.Open(ctx, kmskey.Certificate(c.User, c.ID), m.Key)
 	if err != nil {
 		return e, err

@@ -87,6 +87,14 @@ func (h *handler) routes() *wire.API {
 		Summary: "Revoke a certificate", Description: "At its CA, for a reason of RFC 5280.",
 	}, h.revoke)
 	wire.Register(a, wire.Operation{
+		Method: "GET", Path: one + "/rollout", ID: "get-rollout", Rule: rule(access.Read, "certificate_id"),
+		Summary: "How far the devices are", Description: "How many of the certificate's devices have been told of the issue in place, have installed it, or could not.",
+	}, h.rollout)
+	wire.Register(a, wire.Operation{
+		Method: "POST", Path: one + "/rollout", ID: "control-rollout", Rule: rule(access.Write, "certificate_id"),
+		Summary: "Stop a staged roll-out, or go on with it", Description: "continue has all devices have it now; stop leaves those that have not been told with what they have.",
+	}, h.controlRollout)
+	wire.Register(a, wire.Operation{
 		Method: "GET", Path: ofAccount, ID: "list-account-certificates", Rule: rule(access.Read, ""),
 		Summary: "List an account's certificates", Description: "Newest first, metadata only.",
 	}, h.listOfAccount)

@@ -62,6 +62,9 @@ func (w *Worker) Run(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
+	if r.StoppedAt.IsZero() && len(r.Behind(all)) > 0 && r.Failing(all) { // before the rest is told
+		return w.stop(ctx, c, r, all)
+	}
 	if next := r.Next(all, w.Now()); len(next) > 0 {
 		if err := w.tell(ctx, c, r.Issue, next); err != nil {
 			return fmt.Errorf("tell the devices of certificate %d: %w", id, err)
@@ -87,9 +90,6 @@ func (w *Worker) advance(ctx context.Context, c certificate.Certificate, r devic
 	switch {
 	case len(behind) > 0 && !r.StoppedAt.IsZero():
 		after.NextAt = time.Time{}
-	case len(behind) > 0 && r.Failing(all):
-		after.StoppedAt, after.NextAt = now, time.Time{}
-		return w.stop(ctx, c, r, after, all)
 	case len(behind) > 0 && !r.Plan.Staged(): // assigned or failed meanwhile
 		after.NextAt = now
 	case len(behind) > 0:
@@ -104,7 +104,9 @@ func (w *Worker) advance(ctx context.Context, c certificate.Certificate, r devic
 }
 
 // stop ends a roll-out before its time, and tells the owner.
-func (w *Worker) stop(ctx context.Context, c certificate.Certificate, r, after device.Rollout, all []device.Assignment) error {
+func (w *Worker) stop(ctx context.Context, c certificate.Certificate, r device.Rollout, all []device.Assignment) error {
+	after := r
+	after.StoppedAt, after.NextAt = w.Now(), time.Time{}
 	event, err := about(webhook.RolloutStopped, c, all, w.Now(), func(a device.Assignment) bool { return a.Issue == r.Issue && a.State() == device.Failed })
 	if err != nil {
 		return err

@@ -33,6 +33,7 @@ type Certificate struct {
 	Profile      string   `json:"profile" doc:"Of the CA; empty for its default."`
 	Policy       string   `json:"key_dist_policy" enum:"HYBRID,MASTER_ONLY,DEVICE_REQUIRED"`
 	Export       bool     `json:"server_decrypt_export"`
+	Rollout      Rollout  `json:"rollout"`
 	Organization string   `json:"organization"`
 	Unit         string   `json:"organizational_unit"`
 	Country      string   `json:"country"`
@@ -51,6 +52,20 @@ type Certificate struct {
 
 	Progress *Progress     `json:"progress,omitempty" doc:"The open issue; absent if there is none."`
 	Failure  *IssueFailure `json:"last_error,omitempty" doc:"Why the last issue failed; absent if it did not."`
+}
+
+// Rollout is how a renewed certificate goes to its devices.
+type Rollout struct {
+	Percent  int `json:"percent" minimum:"1" maximum:"100" doc:"Of the devices that have it first; 100 for all at once."`
+	Seconds  int `json:"wait_seconds" minimum:"0" maximum:"2592000" doc:"Before the rest has it."`
+	Failures int `json:"max_failures_percent" minimum:"0" maximum:"100" doc:"Of the first devices may report that they could not install it; beyond, the rest keep what they have."`
+}
+
+func rolloutOf(r certificate.Rollout) Rollout {
+	if r.Percent == 0 {
+		r.Percent = 100
+	}
+	return Rollout{r.Percent, int(r.Wait / time.Second), r.Failures}
 }
 
 // Progress is how far an open issue is.
@@ -81,7 +96,7 @@ func Of(c certificate.Certificate, now time.Time) Certificate {
 		ID: c.ID, User: c.User, PublicID: fmt.Sprintf("cert-%d", c.ID), Domain: c.Domain(), Names: c.Names, Account: c.Account, DNSProvider: c.DNSProvider,
 		Status: string(c.Status(now)), Verified: c.Current.Issue > 0, SelfSigned: c.CA != 0, CA: c.CA, Validity: int64(c.Validity / time.Second),
 		Serial: c.Current.Serial, Fingerprint: c.Current.Fingerprint, NotBefore: Seconds(c.Current.NotBefore), NotAfter: Seconds(c.Current.NotAfter),
-		AutoRenew: c.AutoRenew, RenewAt: Seconds(c.RenewAt), KeyType: c.KeyType, Profile: c.Profile, Policy: string(c.Policy), Export: c.Export,
+		AutoRenew: c.AutoRenew, RenewAt: Seconds(c.RenewAt), KeyType: c.KeyType, Profile: c.Profile, Policy: string(c.Policy), Export: c.Export, Rollout: rolloutOf(c.Rollout),
 		Organization: c.Subject.Organization, Unit: c.Subject.Unit, Country: c.Subject.Country, State: c.Subject.State, Locality: c.Subject.Locality,
 		RevokedAt: Seconds(c.RevokedAt), CreatedAt: Seconds(c.CreatedAt), UpdatedAt: Seconds(c.UpdatedAt), Attempts: c.Issues, Failure: FailureOf(c.Failure),
 	}
