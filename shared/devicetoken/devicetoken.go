@@ -100,7 +100,7 @@ type Parsed struct {
 // Parse takes a token apart. Its error is ErrInvalid.
 func Parse(text string) (Parsed, error) {
 	parts := strings.Split(text, ".")
-	if len(text) > MaxLength || len(parts) != 3 {
+	if len(text) > MaxLength || len(parts) != 3 || strings.ContainsAny(text, "\r\n") { // base64 skips those
 		return Parsed{}, ErrInvalid
 	}
 	var p Parsed
