@@ -33,7 +33,7 @@ func (w *Worker) Assign(ctx context.Context, d device.Device, id int64) error {
 }
 
 func (w *Worker) assign(ctx context.Context, d device.Device, c certificate.Certificate) error {
-	a := device.Assignment{User: d.User, Certificate: c.ID, Device: d.ID, Issue: c.Current.Issue}
+	a := device.Assignment{User: d.User, Certificate: c.ID, Device: d.ID, Issue: c.Current.Issue, Revision: c.Revision}
 	forget := false
 	if a.Issue > 0 {
 		m, err := w.Store.Material(ctx, c.ID, a.Issue)
@@ -101,7 +101,7 @@ func (w *Worker) Rewrap(ctx context.Context, d device.Device) error {
 		if err != nil {
 			return err
 		}
-		return w.tell(ctx, c, a.Issue, []device.Assignment{a})
+		return w.tell(ctx, c, a.Issue, a.Revision, []device.Assignment{a})
 	})
 }
 

@@ -66,7 +66,7 @@ func (w *Worker) Run(ctx context.Context, id int64) error {
 		return w.stop(ctx, c, r, all)
 	}
 	if next := r.Next(all, w.Now()); len(next) > 0 {
-		if err := w.tell(ctx, c, r.Issue, next); err != nil {
+		if err := w.tell(ctx, c, r.Issue, r.Revision, next); err != nil {
 			return fmt.Errorf("tell the devices of certificate %d: %w", id, err)
 		}
 		if all, err = w.Store.Assignments(ctx, id); err != nil {
@@ -171,7 +171,7 @@ func (w *Worker) forget(ctx context.Context, c certificate.Certificate, issue in
 }
 
 // tell has devices have an issue.
-func (w *Worker) tell(ctx context.Context, c certificate.Certificate, issue int64, behind []device.Assignment) error {
+func (w *Worker) tell(ctx context.Context, c certificate.Certificate, issue, revision int64, behind []device.Assignment) error {
 	m, err := w.Store.Material(ctx, c.ID, issue)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // there is a newer one, with a roll-out of its own
@@ -206,7 +206,7 @@ func (w *Worker) tell(ctx context.Context, c certificate.Certificate, issue int6
 			return w.Store.Drop(ctx, a.Certificate, a.Device)
 		}
 		after := a
-		after.Issue = issue
+		after.Issue, after.Revision = issue, max(revision, a.Revision)
 		w.wrap(ctx, &after, a, key, d)
 		err := w.Store.TellIssue(ctx, c, a, after, serial, w.Now())
 		if errors.Is(err, store.ErrNotFound) { // revoked at this moment

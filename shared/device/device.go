@@ -118,6 +118,7 @@ func (h Head) Busy(now time.Time) bool { return now.Before(h.BusyUntil) }
 type Assignment struct {
 	User, Certificate, Device int64
 	Issue                     int64  // what it is to have: the number of an issue; 0 before there is one
+	Revision                  int64  // of the certificate, when it was told
 	Wrap                      []byte // the issue's data key, sealed to the device; nil if it is not ready
 	WrapFor                   []byte // fingerprint of the key that it is sealed to
 	AssignedAt                time.Time

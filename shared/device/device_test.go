@@ -210,9 +210,9 @@ func TestWhatADeviceHasNothingOfItHasAtOnce(t *testing.T) {
 
 // A change of how a key is given out is told to those that have the issue; the stages go on beside it.
 func TestToldAgain(t *testing.T) {
-	r := Rollout{Issue: 2, Again: true, StartedAt: now, Plan: Plan{Percent: 50, Wait: time.Hour}, FirstAt: now.Add(-time.Minute)}
+	r := Rollout{Issue: 2, Again: true, Revision: 9, Plan: Plan{Percent: 50, Wait: time.Hour}, FirstAt: now.Add(-time.Minute)}
 	all := devices(4, 1)
-	all[0].Issue, all[1].Issue, all[1].ToldAt = 2, 2, now
+	all[0].Issue, all[1].Issue, all[1].Revision = 2, 2, 9
 	if next := r.Next(all, now); len(next) != 1 || next[0].Device != 1 {
 		t.Errorf("%+v", next)
 	}

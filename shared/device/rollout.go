@@ -27,6 +27,7 @@ type Rollout struct {
 	Certificate int64 // 0 for a CA's
 	CA          int64
 	Issue       int64 // that the devices are to have
+	Revision    int64 // of the certificate, with the change
 	Again       bool  // who has the issue already is told again: what changed is how its key is given out
 	Gone        bool  // the certificate or CA is deleted: nobody has it any more
 	Name        string
@@ -91,7 +92,7 @@ func (r Rollout) Next(all []Assignment, now time.Time) []Assignment {
 	var next []Assignment
 	if r.Again {
 		for _, a := range all {
-			if a.Issue == r.Issue && a.ToldAt.Before(r.StartedAt) {
+			if a.Issue == r.Issue && a.Revision < r.Revision {
 				next = append(next, a)
 			}
 		}

@@ -23,6 +23,7 @@ type assignmentItem struct {
 	Certificate int64      `dynamodbav:"certificate"`
 	Device      int64      `dynamodbav:"id"`
 	Issue       int64      `dynamodbav:"issue"`
+	Revision    int64      `dynamodbav:"revision"`
 	Wrap        []byte     `dynamodbav:"wrap,omitempty"`
 	WrapFor     []byte     `dynamodbav:"wrap_for,omitempty"`
 	AssignedAt  int64      `dynamodbav:"assigned_at"`
@@ -48,14 +49,14 @@ func newReportItem(r device.Report) reportItem {
 func newAssignmentItem(a device.Assignment) assignmentItem {
 	at := assignmentKey(a.Certificate, a.Device)
 	return assignmentItem{
-		PK: at.pk, SK: at.sk, User: a.User, Certificate: a.Certificate, Device: a.Device, Issue: a.Issue, Wrap: a.Wrap, WrapFor: a.WrapFor,
+		PK: at.pk, SK: at.sk, User: a.User, Certificate: a.Certificate, Device: a.Device, Issue: a.Issue, Revision: a.Revision, Wrap: a.Wrap, WrapFor: a.WrapFor,
 		AssignedAt: milliseconds(a.AssignedAt), ToldAt: milliseconds(a.ToldAt), Fetched: a.Fetched, FetchedAt: milliseconds(a.FetchedAt), Report: newReportItem(a.Report),
 	}
 }
 
 func (it assignmentItem) assignment() device.Assignment {
 	return device.Assignment{
-		User: it.User, Certificate: it.Certificate, Device: it.Device, Issue: it.Issue, Wrap: it.Wrap, WrapFor: it.WrapFor,
+		User: it.User, Certificate: it.Certificate, Device: it.Device, Issue: it.Issue, Revision: it.Revision, Wrap: it.Wrap, WrapFor: it.WrapFor,
 		AssignedAt: instant(it.AssignedAt), ToldAt: instant(it.ToldAt), Fetched: it.Fetched, FetchedAt: instant(it.FetchedAt),
 		Report: device.Report{
 			Issue: it.Report.Issue, Fingerprint: it.Report.Fingerprint, Installed: it.Report.Installed, Error: it.Report.Error, At: instant(it.Report.At), Ever: it.Report.Ever,
@@ -202,8 +203,8 @@ func (s *Store) AssignmentsOn(ctx context.Context, id int64, certificates []int6
 func (s *Store) TellIssue(ctx context.Context, c certificate.Certificate, a, after device.Assignment, serial string, now time.Time) error {
 	failed, err := s.signal(ctx, "tell a device of an issue", a.Device, now, func(at int64, _ device.Head) (news, error) {
 		told := s.wrapped(a, after)
-		told.Update.UpdateExpression = aws.String("SET issue = :issue, wrap = :wrap, wrap_for = :for, told_at = :told")
-		told.Update.ExpressionAttributeValues[":told"] = number(at)
+		told.Update.UpdateExpression = aws.String("SET issue = :issue, wrap = :wrap, wrap_for = :for, told_at = :told, revision = :revision")
+		told.Update.ExpressionAttributeValues[":told"], told.Update.ExpressionAttributeValues[":revision"] = number(at), number(after.Revision)
 		return news{signal: updated(c, after, serial), items: []types.TransactWriteItem{told}}, nil
 	})
 	return conflict(failed, err)

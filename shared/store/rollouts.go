@@ -23,6 +23,7 @@ type rolloutItem struct {
 	Certificate int64  `dynamodbav:"certificate,omitempty"`
 	CA          int64  `dynamodbav:"id,omitempty"` // of a CA's; the index due has it
 	Issue       int64  `dynamodbav:"issue"`
+	Revision    int64  `dynamodbav:"revision"`
 	Again       bool   `dynamodbav:"again"`
 	Gone        bool   `dynamodbav:"gone"`
 	Name        string `dynamodbav:"name,omitempty"`
@@ -43,7 +44,7 @@ const rolloutDue = "ROLLOUT"
 func newRolloutItem(r device.Rollout) rolloutItem {
 	at := rolloutKeyOf(r)
 	it := rolloutItem{
-		PK: at.pk, SK: at.sk, User: r.User, Certificate: r.Certificate, CA: r.CA, Issue: r.Issue, Again: r.Again, Gone: r.Gone, Name: r.Name, Serial: r.Serial,
+		PK: at.pk, SK: at.sk, User: r.User, Certificate: r.Certificate, CA: r.CA, Issue: r.Issue, Revision: r.Revision, Again: r.Again, Gone: r.Gone, Name: r.Name, Serial: r.Serial,
 		Percent: r.Plan.Percent, Wait: int64(r.Plan.Wait / time.Second), Failures: r.Plan.Failures, StartedAt: milliseconds(r.StartedAt),
 		FirstAt: milliseconds(r.FirstAt), AllAt: milliseconds(r.AllAt), StoppedAt: milliseconds(r.StoppedAt),
 	}
@@ -55,7 +56,7 @@ func newRolloutItem(r device.Rollout) rolloutItem {
 
 func (it rolloutItem) rollout() device.Rollout {
 	return device.Rollout{
-		User: it.User, Certificate: it.Certificate, CA: it.CA, Issue: it.Issue, Again: it.Again, Gone: it.Gone, Name: it.Name, Serial: it.Serial,
+		User: it.User, Certificate: it.Certificate, CA: it.CA, Issue: it.Issue, Revision: it.Revision, Again: it.Again, Gone: it.Gone, Name: it.Name, Serial: it.Serial,
 		Plan:      device.Plan{Percent: it.Percent, Wait: time.Duration(it.Wait) * time.Second, Failures: it.Failures},
 		StartedAt: instant(it.StartedAt), FirstAt: instant(it.FirstAt), AllAt: instant(it.AllAt), StoppedAt: instant(it.StoppedAt), NextAt: instant(it.DueAt),
 	}
@@ -76,7 +77,7 @@ func (s *Store) opened(r device.Rollout) (types.TransactWriteItem, error) {
 
 // rolloutOf is the roll-out of a certificate's issue.
 func rolloutOf(c certificate.Certificate, now time.Time) device.Rollout {
-	return device.Rollout{User: c.User, Certificate: c.ID, Issue: c.Current.Issue, Plan: device.Plan(c.Rollout), StartedAt: now}
+	return device.Rollout{User: c.User, Certificate: c.ID, Issue: c.Current.Issue, Revision: c.Revision, Plan: device.Plan(c.Rollout), StartedAt: now}
 }
 
 // Rollout reads what is on its way to the devices of a certificate; ErrNotFound if nothing is.
@@ -112,12 +113,12 @@ func (s *Store) EndRollout(ctx context.Context, before device.Rollout, event *we
 	return s.rolled(ctx, before, item, event)
 }
 
-const sameRollout = "started_at = :started AND issue = :issue AND gone = :gone AND first_at = :first AND all_at = :all AND stopped_at = :stopped"
+const sameRollout = "started_at = :started AND issue = :issue AND revision = :revision AND gone = :gone AND first_at = :first AND all_at = :all AND stopped_at = :stopped"
 
 func asBefore(r device.Rollout) map[string]types.AttributeValue {
 	it := newRolloutItem(r)
 	return map[string]types.AttributeValue{
-		":started": number(it.StartedAt), ":issue": number(it.Issue), ":gone": &types.AttributeValueMemberBOOL{Value: it.Gone},
+		":started": number(it.StartedAt), ":issue": number(it.Issue), ":revision": number(it.Revision), ":gone": &types.AttributeValueMemberBOOL{Value: it.Gone},
 		":first": number(it.FirstAt), ":all": number(it.AllAt), ":stopped": number(it.StoppedAt),
 	}
 }

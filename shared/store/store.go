@@ -289,7 +289,10 @@ func number(n int64) types.AttributeValue {
 	return &types.AttributeValueMemberN{Value: fmt.Sprint(n)}
 }
 
-func binary(b []byte) types.AttributeValue { return &types.AttributeValueMemberB{Value: b} }
+// binary is bytes, maybe none: nil would be no value.
+func binary(b []byte) types.AttributeValue {
+	return &types.AttributeValueMemberB{Value: append([]byte{}, b...)}
+}
 
 // instant is the time of milliseconds, the zero time for none; milliseconds is its inverse.
 func instant(ms int64) time.Time {
