@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -20,6 +24,7 @@ import (
 
 	"cjj365.cc/bb/local/ses"
 	"cjj365.cc/bb/shared/authn"
+	"cjj365.cc/bb/shared/devicetoken"
 	"cjj365.cc/bb/shared/dynamo"
 	"cjj365.cc/bb/shared/gateway"
 	"cjj365.cc/bb/shared/mail"
@@ -75,8 +80,14 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	root, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.handler = &handler{
-		store: tables.Store, mail: sender, log: slog.New(slog.DiscardHandler), now: w.clock,
+		tokens: &devicetoken.Signer{Root: func(context.Context) (crypto.Signer, error) { return root, nil }, Publish: tables.Store.PublishTokenKey},
+		url:    "https://bb.example",
+		store:  tables.Store, mail: sender, log: slog.New(slog.DiscardHandler), now: w.clock,
 		authn: &authn.Authenticator{Client: client, Table: tables.Credentials, Now: w.clock},
 		wait: func(_ context.Context, at time.Time) {
 			now := w.clock()

@@ -46,8 +46,8 @@ const (
 type pollRequest struct {
 	IfNoneMatch string `header:"If-None-Match" maxLength:"128"`
 	Cursor      string `query:"cursor" maxLength:"128"`
-	Limit       string `query:"limit" maxLength:"16" doc:"1 to 100; 20 if absent."`
-	Wait        string `query:"wait" maxLength:"16" doc:"Seconds; 0 if absent."`
+	Limit       string `query:"limit" maxLength:"32" doc:"1 to 100; 20 if absent."`
+	Wait        string `query:"wait" maxLength:"32" doc:"Seconds; 0 if absent."`
 }
 
 type pollResponse struct {
