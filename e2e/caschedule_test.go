@@ -48,6 +48,9 @@ func schedules(t *testing.T, custody string) {
 		Serial string `json:"serial_number"`
 	}
 	post("certificates", fmt.Sprintf(`{"domain":"scheduled.local","acme_account_id":%d,"auto_renew":true}`, account.ID), 201, &leaf)
+	device := shared.devices(t, 1, owner)[0]
+	wants(t, 204, shared.mustCall(t, "POST", fmt.Sprintf("/apiv1/users/1/devices/%d/certificates", device.id), fmt.Sprintf(`{"cert_id":%d}`, leaf.ID), owner))
+	device.poll("")
 	db, table := shared.database(t)
 	change := func(pk, sk, set string, values map[string]types.AttributeValue) {
 		t.Helper()
@@ -146,6 +149,8 @@ func schedules(t *testing.T, custody string) {
 		_ = json.Unmarshal(r.Data, &now)
 		return now.Status == "ISSUED" && now.Serial != leaf.Serial
 	})
+	// The issuer tells the device that the certificate is on.
+	eventually(t, func() bool { return len(device.poll("")) == 1 })
 	// Revoked here, and by an ACME client: both functions sign the CRL by the key in KMS.
 	r := shared.mustCall(t, "POST", fmt.Sprintf("/apiv1/users/1/certificates/%d/revoke", leaf.ID), `{"reason":"superseded"}`, owner)
 	if r.Status != 200 || len(crl().RevokedCertificateEntries) != 1 {

@@ -16,6 +16,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/google/uuid"
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/nacl/box"
@@ -443,4 +446,86 @@ func errorsOf(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What few devices do, and attackers: each needs something of a role that nobody else does.
+func TestADeviceThatIsLockedAndAKeyThatIsPlain(t *testing.T) {
+	owner := shared.login(t)
+	errorsOf(t)
+	a := shared.devices(t, 1, owner)[0].agent
+	post := func(path, body string, headers ...string) reply {
+		return shared.mustCall(t, "POST", path, body, headers...)
+	}
+	const u = "/apiv1/users/1/"
+	device := fmt.Sprintf("%sdevices/%d", u, a.id)
+
+	// From a private CA to the device in one request, with a key that the server gives out.
+	ca := made(t, u+"cas", `{"name":"plain"}`, owner)
+	id := made(t, fmt.Sprintf("%scas/%d/issue", u, ca), fmt.Sprintf(`{"domain_name":"plain.example","device_id":%d,"key_dist_policy":"MASTER_ONLY"}`, a.id), owner)
+	if got := a.types(a.poll("")); !slices.Equal(got, []string{"cert.updated"}) {
+		t.Fatalf("signals %v", got)
+	}
+	var m map[string]string
+	r := wants(t, 200, a.ask("GET", fmt.Sprintf("certificates/%d/bundle?pack=download", id), ""))
+	if err := json.Unmarshal(r.Data, &m); err != nil || m["enc_scheme"] != "plaintext" || m["private_key_der_b64"] == "" || !strings.Contains(r.Header.Get("Content-Disposition"), "plaintext") {
+		t.Errorf("plain: %s", r.Body)
+	}
+	wants(t, 200, shared.mustCall(t, "PUT", fmt.Sprintf("%scertificates/%d", u, id), `{"key_dist_policy":"hybrid"}`, owner))
+	if got := a.types(a.poll("")); !slices.Equal(got, []string{"cert.updated"}) {
+		t.Fatalf("after the flip: %v", got)
+	}
+	a.install(id)
+	wants(t, 404, post(fmt.Sprintf("%scas/%d/issue", u, ca), `{"domain_name":"plain.example","device_id":999999}`, owner))
+
+	// A poll that names a device of nobody.
+	var started struct {
+		DeviceCode string `json:"device_code"`
+		UserCode   string `json:"user_code"`
+	}
+	if err := json.Unmarshal(wants(t, 200, post("/auth/device", `{"action":"device_start"}`)).Data, &started); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, 200, post("/auth/device", `{"action":"device_verify","user_code":"`+started.UserCode+`"}`, owner))
+	wants(t, 403, post("/auth/device", fmt.Sprintf(`{"action":"device_poll","device_code":"%s","device_id":"999999"}`, started.DeviceCode)))
+	wants(t, 200, post("/auth/device", fmt.Sprintf(`{"action":"device_poll","device_code":"%s","device_id":%d}`, started.DeviceCode, a.id)))
+
+	// A refresh token that was spent more than two minutes ago was stolen: the line is locked, wherever it is shown.
+	for _, show := range []func(spent string) reply{
+		func(spent string) reply { return post("/auth/refresh", `{"refresh_token":"`+spent+`"}`) },
+		func(spent string) reply {
+			return post("/apiv1/device/registration", a.self(map[string]any{"user_id": 1, "refresh_token": spent}))
+		},
+	} {
+		a.registered(post(u+"devices", a.self(nil), owner))
+		spent := a.refresh
+		a.renew(spent)
+		a.renew(a.refresh)
+		shared.backdate(t, a.id)
+		if r := show(spent); r.Status != 401 || r.Error.Code != 10003 {
+			t.Errorf("a stolen token: %d %s", r.Status, r.Body)
+		}
+		if r := post("/auth/refresh", `{"refresh_token":"`+a.refresh+`"}`); r.Status != 401 || !strings.Contains(r.Error.What, "family revoked") {
+			t.Errorf("the line lives: %d %s", r.Status, r.Body)
+		}
+	}
+	wants(t, 204, shared.mustCall(t, "DELETE", device, "", owner))
+}
+
+// backdate has a device's refresh tokens spent an hour earlier.
+func (s *stack) backdate(t *testing.T, device int64) {
+	t.Helper()
+	db, resources := s.database(t)
+	table := strings.Replace(resources, "ResourceTable", "CredentialTable", 1)
+	for i := range 2 {
+		_, err := db.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+			TableName: &table, Key: map[string]types.AttributeValue{
+				"pk": &types.AttributeValueMemberS{Value: fmt.Sprintf("DEVICE#%d", device)}, "sk": &types.AttributeValueMemberS{Value: "FAMILY"},
+			},
+			UpdateExpression: aws.String(fmt.Sprintf("SET spent[%d].#at = spent[%d].#at - :hour", i, i)), ExpressionAttributeNames: map[string]string{"#at": "at"},
+			ExpressionAttributeValues: map[string]types.AttributeValue{":hour": &types.AttributeValueMemberN{Value: "3600000"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }

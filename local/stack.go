@@ -161,9 +161,9 @@ func (s *stack) parameters() (map[string]string, error) {
 		return nil, err
 	}
 	local := map[string]string{
-		"Stage":              "local",
-		"MailFrom":           "bb@localhost.test",
-		"PublicURL":          s.url,
+		"Stage":     "local",
+		"MailFrom":  "bb@localhost.test",
+		"PublicURL": s.url,
 		// Each poll that is held is a process.
 		"HeldPolls": "100000", "UpdatesConcurrency": "256",
 		"DeletionProtection": "false",

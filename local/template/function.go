@@ -26,9 +26,9 @@ func (r *reader) function(apis apiReaders, d *resource, own *yaml.Node) (Functio
 
 		"ReservedConcurrentExecutions": &f.Concurrency,
 
-		"Role":       func(n *yaml.Node) (err error) { f.Role, err = r.roleStatements(n); return err },
-		"Runtime":    &runtime,
-		"Timeout":    &timeout,
+		"Role":    func(n *yaml.Node) (err error) { f.Role, err = r.roleStatements(n); return err },
+		"Runtime": &runtime,
+		"Timeout": &timeout,
 
 		"Architectures":                 skipped, // build/ holds what runs on this machine
 		"AutoPublishAlias":              skipped, // there is one version
