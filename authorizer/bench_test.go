@@ -32,6 +32,7 @@ import (
 //   - authorizer: an event in, a policy out, with its consistent read and its log line
 //   - floor: the round trip alone, by net/http on a kept connection; the authorizer's read, signed once
 //   - sdk: the authorizer with the AWS SDK in place of package dynamo
+//   - device: the authorizer with a device's token, which needs no read
 //
 // An iteration is a block of calls of each. What is reported is the least processor time of this
 // process and the fewest allocations that a call took in any block: `make bench` reads them.
@@ -44,7 +45,8 @@ func BenchmarkAuthorization(b *testing.B) {
 	}
 	defer null.Close()
 	w.log = slog.New(slog.NewJSONHandler(null, nil))
-	event := eventWith(b, key)
+	event := eventWith(b, key.Reveal())
+	deviceEvent := eventWith(b, w.deviceToken(b))
 	configuration, err := awsenv.Config()
 	if err != nil {
 		b.Fatal(err)
@@ -70,6 +72,13 @@ func BenchmarkAuthorization(b *testing.B) {
 		{name: "authorizer", call: invoke(w.Invoke)},
 		{name: "floor", call: roundTrip(b, w, key)},
 		{name: "sdk", call: invoke(peer.Invoke)},
+		{name: "device", call: func() error {
+			policy, err := w.Invoke(context.Background(), deviceEvent)
+			if err == nil && !bytes.Contains(policy, []byte(`"Allow"`)) {
+				err = fmt.Errorf("not allowed: %s", policy)
+			}
+			return err
+		}},
 	}
 	for i := range ways {
 		measure(b, ways[i].call) // connects, and writes the minute's mark
@@ -86,12 +95,12 @@ func BenchmarkAuthorization(b *testing.B) {
 }
 
 // eventWith is testdata/event.json, all that API Gateway sends of a request, with a token.
-func eventWith(b *testing.B, t token.Token) []byte {
+func eventWith(b *testing.B, token string) []byte {
 	text, err := os.ReadFile("testdata/event.json")
 	if err != nil {
 		b.Fatal(err)
 	}
-	bearer := "Bearer " + t.Reveal()
+	bearer := "Bearer " + token
 	return []byte(strings.NewReplacer(
 		`"Authorization": ""`, `"Authorization": "`+bearer+`"`, `"Authorization": [""]`, `"Authorization": ["`+bearer+`"]`,
 	).Replace(string(text)))

@@ -59,6 +59,7 @@ var parts = []struct {
 	{"A page of 100,000 certificates", lists},
 	{"Certificates issued by ACME", issue},
 	{"Certificates issued by a private CA", privateCA},
+	{"Devices that are told", devices},
 }
 
 func main() {
