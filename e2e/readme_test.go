@@ -21,7 +21,7 @@ func TestReadmeIsTrue(t *testing.T) {
 			commands = append(commands, block[1])
 		}
 	}
-	if len(commands) != 4 {
+	if len(commands) != 5 {
 		t.Fatalf("%d blocks of commands beside make", len(commands))
 	}
 	folder := t.TempDir()
@@ -37,7 +37,7 @@ func TestReadmeIsTrue(t *testing.T) {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	for _, want := range []string{
-		`"kind": "apikey"`, `"total": 1`, `"name": "ci"`, "\nak_1_1_", "\n204\n", `"what":"API key lacks required permission"`, `"required":"devices.write"`, "chain.pem: OK", `"field":"sans"`, "REVOKED", "chain.pem: revoked", "Serial Number: 01", "certbot certonly", "cert.pem: OK", `"status": "SUCCESS"`, `{"code":401,"what":"invalid token","key":"UNAUTHORIZED","params":{}}`,
+		`"kind": "apikey"`, `"total": 1`, `"name": "ci"`, "\nak_1_1_", "\n204\n", `"what":"API key lacks required permission"`, `"required":"gitrepos.write"`, "chain.pem: OK", `"field":"sans"`, "REVOKED", "chain.pem: revoked", "Serial Number: 01", "certbot certonly", "cert.pem: OK", "aes256gcm", `["ca.assigned","cert.updated","install.updated"]`, `"state": "FETCHED"`, "approve at http", `"status": "SUCCESS"`, `{"code":401,"what":"invalid token","key":"UNAUTHORIZED","params":{}}`,
 	} {
 		if !strings.Contains(string(output), want) {
 			t.Errorf("no %s in what the README's commands print:\n%s", want, output)

@@ -189,14 +189,14 @@ func (h *handler) hold(ctx context.Context, head device.Head, c signal.Cursor, w
 		if left <= 0 || !h.rest(ctx, min(look, left)) {
 			break
 		}
-		now, err := h.head(ctx, head.Device, head.User)
+		fresh, err := h.head(ctx, head.Device, head.User)
 		if errors.Is(err, problem.Unavailable) { // it looks again in a second in any case
 			continue
 		}
 		if err != nil {
 			return head, err
 		}
-		head = now
+		head = fresh
 	}
 	if head.Last != int64(c) { // the place is another's for the rest of its time
 		h.budget.giveBack(ctx, now)

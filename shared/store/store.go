@@ -8,6 +8,8 @@
 //	USER#<user>   KEY#<16 digits>        an API key                        keyItem
 //	USER#<user>   SESSION#<16 digits>    a login                           sessionItem
 //	USER#<user>   FAMILY#<16 digits>     a line of refresh tokens          familyItem
+//	DEVICE#<id>   FAMILY                 a device's line of those          familyItem
+//	TOKENKEY      <key id>               what devices' tokens are verified with
 //
 // The resource table holds the rest.
 //
@@ -38,7 +40,21 @@
 //	REVOKED#<ca>            SERIAL#<serial>              a line of the CRL          revokedItem
 //	ACMESERVER#<ca>, …      see acmeserver.go            its ACME server
 //
-// Certificates stand in the indexes list and sublist. What something will be due for (an open issue, a
+//	DEVICES#<user>          DEVICE#<16 digits>           a device                   deviceItem
+//	DEVICES#<user>          PUBLIC#<public id>           who has the public id      idItem
+//	KEYDEVICES#<user>#<key> DEVICE#<16 digits>           what an API key registered idItem
+//	DEVICE#<id>             HEAD                         what a poll reads          headItem
+//	DEVICE#<id>             SIGNAL#<16 d., ms>           what changed for it        signalItem
+//	DEVICE#<id>             CERTIFICATE#<16>, CA#<16>    what is on it              idItem
+//	DEVICE#<id>             CONFIG, REVISION#<16>        what it installs; versions installConfigItem
+//	CERTIFICATE#<id>        DEVICE#<16 digits>           it on a device             assignmentItem
+//	CERTIFICATE#<id>        OWNER                        whose it is                certificateOwnerItem
+//	CA#<id>                 DEVICE#<16 digits>           it on a device             caAssignmentItem
+//	CERTIFICATE#…, CA#<id>  ROLLOUT                      on its way to devices      rolloutItem
+//	GRANT#<digest>          GRANT                        a device authorization     grantItem
+//	USERCODE#<code>         USERCODE                     its grant                  userCodeItem
+//
+// Certificates stand in the indexes list and sublist, devices in list. What something will be due for (an open issue, a
 // certificate to be renewed) has the attributes due and due_at, and so stands in the index due.
 //
 //	WEBHOOKS#<user>         WEBHOOK#<16> an endpoint of webhooks           endpointItem
