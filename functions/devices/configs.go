@@ -207,6 +207,9 @@ type Version struct {
 	CreatedAt int64        `json:"created_at"`
 }
 
+// largestPage is how many bytes a page may have before it is cut: Lambda answers with 6 MB at most.
+const largestPage = 3 << 20
+
 type configsResponse struct{ Body wire.List[Version] }
 
 func (h *handler) configs(ctx context.Context, in *listOnRequest) (*configsResponse, error) {
@@ -221,10 +224,12 @@ func (h *handler) configs(ctx context.Context, in *listOnRequest) (*configsRespo
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Version, len(page))
-	for i, c := range page {
+	all := []Version{}
+	for size, i := 0, 0; i < len(page) && (i == 0 || size < largestPage); i++ {
+		c := page[i]
 		shown := bundle.OfConfig(c)
-		all[i] = Version{c.ID, c.Version, shown.Items, c.Script, c.Note, c.UpdatedBy, record.Seconds(c.UpdatedAt)}
+		all = append(all, Version{c.ID, c.Version, shown.Items, c.Script, c.Note, c.UpdatedBy, record.Seconds(c.UpdatedAt)})
+		size += len(shown.JSON) + len(c.Script)
 	}
 	return &configsResponse{wire.List[Version]{Data: all, Meta: wire.Meta{Total: int(current.Version), Offset: in.Offset, Limit: in.Limit}}}, nil
 }

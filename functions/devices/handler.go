@@ -96,7 +96,7 @@ func (h *handler) routes() *wire.API {
 		Summary: "Restore an install config", Description: "Makes a new version with the content of an old one.",
 	}, h.restoreConfig)
 	wire.Register(a, wire.Operation{
-		Method: "GET", Path: one + "/install-config-histories", ID: "list-install-configs", Rule: read, Summary: "List the versions of an install config", Description: "Newest first.",
+		Method: "GET", Path: one + "/install-config-histories", ID: "list-install-configs", Rule: read, Summary: "List the versions of an install config", Description: "Newest first. A page of large ones is shorter than limit.",
 	}, h.configs)
 	wire.Register(a, wire.Operation{
 		Method: "POST", Path: "/apiv1/me/devices", ID: "register-my-device", Rule: registers, Summary: "Register a device with an API key",

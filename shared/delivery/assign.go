@@ -55,6 +55,14 @@ func (w *Worker) assign(ctx context.Context, d device.Device, c certificate.Cert
 		return err
 	}
 	if forget { // a crash before this leaves the copy until the next issue
+		// A roll-out on its way seals it to others yet, and forgets it when it has.
+		r, err := w.Store.Rollout(ctx, c.ID)
+		if err == nil && r.AllAt.IsZero() {
+			return nil
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
 		return w.forget(ctx, c, a.Issue, []device.Assignment{a})
 	}
 	return w.hurry(ctx, c, d.ID)

@@ -55,6 +55,14 @@ func (w *Worker) Run(ctx context.Context, id int64) error {
 		}
 		return settled(w.Store.EndRollout(ctx, r, nil))
 	}
+	if len(all) == 0 { // as almost always: a few reads less
+		if r.Issue > 1 {
+			if err := w.Store.DropMaterials(ctx, id, r.Issue); err != nil {
+				return err
+			}
+		}
+		return settled(w.Store.EndRollout(ctx, r, nil))
+	}
 	c, err := w.Store.Certificate(ctx, r.User, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // deleted since
