@@ -12,7 +12,7 @@ func TestPartsAreChosenInOrder(t *testing.T) {
 		only string
 		want []int // nil if refused
 	}{
-		{"", []int{0, 1, 2, 3, 4, 5, 6, 7, 8}}, {"2", []int{1}}, {"3,1,3", []int{0, 2}}, {"0", nil}, {"10", nil}, {"1,", nil}, {"one", nil},
+		{"", []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}}, {"2", []int{1}}, {"3,1,3", []int{0, 2}}, {"0", nil}, {"11", nil}, {"1,", nil}, {"one", nil},
 	} {
 		got, err := choose(tc.only)
 		if !slices.Equal(got, tc.want) || (err == nil) != (tc.want != nil) {

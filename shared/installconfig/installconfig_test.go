@@ -33,6 +33,14 @@ func TestTheFullForm(t *testing.T) {
 	if got := string(JSON(nil)); got != "[]" {
 		t.Errorf("%s", got)
 	}
+	if text := string(JSON([]Item{{}})); strings.Contains(text, "null") {
+		t.Errorf("%s", text)
+	}
+	const verify = `"verify":{"n":9007199254740993,"x":null}`
+	kept := JSON(parsed(t, `[{"type":"exec","cmd":"a",`+verify+`}]`))
+	if again, err := Decode(kept); err != nil || !strings.Contains(string(kept), verify) || !bytes.Equal(JSON(again), kept) {
+		t.Errorf("%s, %v", kept, err)
+	}
 	nulls := parsed(t, `[{"id":null,"type":"copy","ob_type":"ca","ob_id":"7","from":null,"to":null,"env":null,"verify":null,"cmd":null,"enabled":null,"unknown":{"x":1}}]`)
 	if text := string(JSON(nulls)); strings.Contains(text, "null") || nulls[0].Object != 7 || !nulls[0].Enabled {
 		t.Errorf("%s", text)
@@ -86,6 +94,11 @@ func TestRefusals(t *testing.T) {
 		`[{"type":"copy","ob_type":"cert","ob_id":1,"from":["../../secret"],"to":["/a"]}]`:          "installs[0].from",
 		`[{"type":"copy","ob_type":"ca","ob_id":1,"from":["private.key"],"to":["/a"]}]`:             "installs[0].from",
 		`[{"type":"import_ca","ob_type":"cert","ob_id":1}]`:                                         "installs[0].ob_type",
+		`[{"type":"import_ca","ob_type":"ca"}]`:                                                     "installs[0].ob_id",
+		`[{"type":"import_ca","ob_type":"ca","ob_id":1,"from":["meta.json"],"to":["/x"]}]`:          "installs[0].from",
+		`[{"type":"exec","cmd":"a","ob_id":"+7"}]`:                                                  "installs[0].ob_id",
+		`[{"type":"exec","cmd":"a","verify":{"x":"` + strings.Repeat("x", maxCommand) + `"}}]`:      "installs[0].verify",
+		`[{"type":"exec","cmd":["` + strings.Repeat(`a","`, maxArguments) + `a"]}]`:                 "installs[0].cmd",
 		`[{"type":"import_ca"}]`:                                                                    "installs[0].ob_type",
 		`[` + strings.Repeat(`{"type":"exec","cmd":"a"},`, maxItems) + `{"type":"exec","cmd":"a"}]`: "installs",
 	} {
@@ -95,7 +108,15 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%.120s: %v, want %s", text, err, field)
 		}
 	}
-	for _, path := range []string{`C:\\x`, `c:/x`, `\\\\server\\share`, `/`} {
+	for text, kind := range map[string]*problem.Kind{
+		`[1]`: problem.TypeConvert, `[{"type":7}]`: problem.TypeConvert, `[{}]`: problem.MissingField, `[{"type":"exec"}]`: problem.MissingField,
+		`[{"type":"run"}]`: problem.InvalidArgument,
+	} {
+		if _, err := Parse(json.RawMessage(text)); !errors.Is(err, kind) {
+			t.Errorf("%s: %v, want %v", text, err, kind)
+		}
+	}
+	for _, path := range []string{`C:\\`, `C:\\x`, `c:/x`, `\\\\server\\share`, `/`} {
 		parsed(t, `[{"type":"copy","ob_type":"cert","ob_id":1,"from":["private.key"],"to":["`+path+`"]}]`)
 	}
 }
@@ -150,7 +171,7 @@ func TestPatches(t *testing.T) {
 			t.Errorf("%s: %v, %v", text, script, err)
 		}
 	}
-	for _, text := range []string{`{}`, `7`, `{"patches":7}`, `[7]`, `[{}]`, `[{"ob_type":"cert","ob_id":0}]`, `[{"ob_type":"x","ob_id":1}]`, `[{"ob_type":"cert","ob_id":1,"cmd":"x"}]`,
+	for _, text := range []string{`{}`, `7`, `null`, `{"patches":null}`, `{"patches":7}`, `[7]`, `[{}]`, `[{"ob_type":"cert","ob_id":0}]`, `[{"ob_type":"x","ob_id":1}]`, `[{"ob_type":"cert","ob_id":1,"cmd":"x"}]`,
 		`[{"ob_type":"cert","ob_id":1,"cmd_argv":["x"]}]`, `{"after_update_script":7}`, `[{"ob_type":["cert"],"ob_id":1}]`} {
 		if p, _, err := ParsePatches(json.RawMessage(text)); err == nil {
 			t.Errorf("%s: %v", text, p)
@@ -159,6 +180,14 @@ func TestPatches(t *testing.T) {
 	patches, _, _ := ParsePatches(json.RawMessage(`[{"ob_type":"ca","ob_id":3,"type":"run"}]`))
 	if _, _, err := Apply(items, patches); err == nil {
 		t.Error("a patch makes what a PUT may not")
+	}
+	many := slices.Repeat(items[2:], 100)
+	for i := range many {
+		many[i].ID = ""
+	}
+	patches, _, _ = ParsePatches(json.RawMessage(`[{"ob_type":"ca","ob_id":3,"env":{"A":"` + strings.Repeat("x", 4000) + `"}}]`))
+	if _, _, err := Apply(many, patches); !errors.Is(err, problem.InvalidArgument) {
+		t.Errorf("a patch makes more than can be stored: %v", err)
 	}
 }
 

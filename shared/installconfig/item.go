@@ -79,12 +79,21 @@ func encode(v any) []byte {
 	return bytes.TrimRight(b.Bytes(), "\n")
 }
 
+// decode reads JSON. The numbers of verify stay as they are written: a float64 would round them.
+func decode(text []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	return d.Decode(v)
+}
+
 // JSON is the list in its one spelling.
 func JSON(items []Item) []byte {
-	if items == nil {
-		items = []Item{}
+	full := make([]Item, len(items))
+	for i, it := range items {
+		it.fill()
+		full[i] = it
 	}
-	return encode(items)
+	return encode(full)
 }
 
 // Hash is the digest of a list: base64 of the SHA-256 of its JSON.
@@ -96,7 +105,7 @@ func Hash(items []Item) string {
 // Decode reads what JSON wrote.
 func Decode(text []byte) ([]Item, error) {
 	var items []Item
-	if err := json.Unmarshal(text, &items); err != nil {
+	if err := decode(text, &items); err != nil {
 		return nil, err
 	}
 	for i := range items {
@@ -165,6 +174,7 @@ const (
 	maxCommand   = 16384
 	maxScript    = 32 << 10
 	maxTimeout   = 3600000
+	maxList      = 300 << 10 // of JSON: an item of the table has 400 KB, and the script is in it
 )
 
 // CheckScript refuses a script that cannot be given to agents as it is.
@@ -177,11 +187,15 @@ func CheckScript(s string) error {
 
 // refuse is a refusal of a member of an item.
 func refuse(i int, member, format string, arguments ...any) error {
+	return refusal(problem.InvalidArgument, i, member, format, arguments...)
+}
+
+func refusal(kind *problem.Kind, i int, member, format string, arguments ...any) error {
 	field := fmt.Sprintf("installs[%d]", i)
 	if member != "" {
 		field += "." + member
 	}
-	return problem.InvalidArgument.New("%s: %s", field, fmt.Sprintf(format, arguments...)).With("field", field)
+	return kind.New("%s: %s", field, fmt.Sprintf(format, arguments...)).With("field", field)
 }
 
 // Parse reads a list, gives what is left out its default, and refuses what agents could not carry out.
@@ -207,7 +221,7 @@ func Parse(raw json.RawMessage) ([]Item, error) {
 func parse(i int, text json.RawMessage) (Item, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(text, &members); err != nil || members == nil {
-		return Item{}, refuse(i, "", "an object.")
+		return Item{}, refusal(problem.TypeConvert, i, "", "an object.")
 	}
 	it := Item{Enabled: true}
 	kind := reflect.TypeFor[Item]()
@@ -218,7 +232,7 @@ func parse(i int, text json.RawMessage) (Item, error) {
 			continue
 		}
 		if err := it.set(n, name, value); err != nil {
-			return it, refuse(i, name, "a value of another type is needed.")
+			return it, refusal(problem.TypeConvert, i, name, "a value of another type is needed.")
 		}
 	}
 	it.fill()
@@ -238,19 +252,19 @@ func (it *Item) set(field int, name string, value json.RawMessage) error {
 		if err := json.Unmarshal(value, &text); err != nil {
 			return err
 		}
-		n, err := strconv.ParseInt(text, 10, 64)
-		it.Object = n
+		n, err := strconv.ParseUint(text, 10, 63)
+		it.Object = int64(n)
 		return err
 	}
 	if name == "verify" && value[0] != '{' {
 		return fmt.Errorf("%s is no object", name)
 	}
-	if bytes.Contains(value, []byte("null")) && value[0] != '"' {
+	if name != "verify" && value[0] != '"' && bytes.Contains(value, []byte("null")) {
 		if err := noNulls(value); err != nil {
 			return err
 		}
 	}
-	return json.Unmarshal(value, reflect.ValueOf(it).Elem().Field(field).Addr().Interface())
+	return decode(value, reflect.ValueOf(it).Elem().Field(field).Addr().Interface())
 }
 
 // noNulls refuses lists and maps of strings with a null, which Go would read as an empty string.
@@ -276,6 +290,9 @@ var files = map[string][]string{
 	"ca":   {"ca.pem", "ca.der", "meta.json"},
 }
 
+// imported are those of a CA that a trust store takes.
+var imported = []string{"ca.pem", "ca.der"}
+
 // lint checks what agents rely on.
 func lint(items []Item) error {
 	ids := map[string]bool{}
@@ -294,6 +311,9 @@ func lint(items []Item) error {
 				return refuse(i, "depends_on", "no item has the id %q.", on)
 			}
 		}
+	}
+	if len(JSON(items)) > maxList { // a patch is multiplied by the items that it is about
+		return problem.InvalidArgument.New("installs: %d bytes at most, in full form.", maxList).With("field", "installs")
 	}
 	return nil
 }
@@ -314,26 +334,35 @@ func (it Item) lint(i int) error {
 	switch it.Type {
 	case "copy":
 		if !about {
-			return refuse(i, "ob_id", "a copy is of a cert or a ca: ob_type and ob_id say of which.")
+			return refusal(problem.MissingField, i, "ob_id", "a copy is of a cert or a ca: ob_type and ob_id say of which.")
 		}
 		if len(it.To) > 0 && len(it.From) != len(it.To) {
 			return refuse(i, "to", "there must be as many as in from.")
 		}
 	case "import_ca":
-		if it.ObjectType != "ca" || !about {
+		if it.ObjectType != "ca" {
 			return refuse(i, "ob_type", "import_ca is of a ca: ob_type and ob_id say of which.")
+		}
+		if !about {
+			return refusal(problem.MissingField, i, "ob_id", "import_ca is of a ca: ob_type and ob_id say of which.")
 		}
 	case "exec":
 		if it.Enabled && it.ObjectType != "cert" && it.Command.empty() {
-			return refuse(i, "cmd", "which command?")
+			return refusal(problem.MissingField, i, "cmd", "which command?")
 		}
+	case "":
+		return refusal(problem.MissingField, i, "type", "copy, exec or import_ca.")
 	default:
 		return refuse(i, "type", "copy, exec or import_ca.")
 	}
 	if it.Type != "exec" {
+		names := files[it.ObjectType]
+		if it.Type == "import_ca" {
+			names = imported
+		}
 		for _, name := range it.From {
-			if !slices.Contains(files[it.ObjectType], name) {
-				return refuse(i, "from", "%q is none of %s.", name, strings.Join(files[it.ObjectType], ", "))
+			if !slices.Contains(names, name) {
+				return refuse(i, "from", "%q is none of %s.", name, strings.Join(names, ", "))
 			}
 		}
 	}
@@ -347,30 +376,44 @@ func (it Item) lint(i int) error {
 
 // lintTexts checks sizes and characters.
 func (it Item) lintTexts(i int) error {
-	for member, list := range map[string][]string{
-		"id": {it.ID}, "type": {it.Type}, "ob_type": {it.ObjectType}, "ob_name": {it.ObjectName}, "run_as": {it.RunAs}, "depends_on": it.DependsOn, "tags": it.Tags,
-		"from": it.From, "to": it.To, "cmd_argv": it.Arguments,
+	for _, m := range []struct {
+		name    string
+		texts   []string
+		most    int
+		longest int
+	}{
+		{"id", []string{it.ID}, 1, maxText},
+		{"type", []string{it.Type}, 1, maxText},
+		{"depends_on", it.DependsOn, maxItems, maxText},
+		{"tags", it.Tags, maxPairs, maxText},
+		{"ob_type", []string{it.ObjectType}, 1, maxText},
+		{"ob_name", []string{it.ObjectName}, 1, maxText},
+		{"from", it.From, maxPairs, maxText},
+		{"to", it.To, maxPairs, maxText},
+		{"cmd_argv", it.Arguments, maxArguments, maxText},
+		{"cmd", it.Command.Argv, maxArguments, maxText},
+		{"cmd", []string{it.Command.Line}, 1, maxCommand},
+		{"run_as", []string{it.RunAs}, 1, maxText},
 	} {
-		if most := map[string]int{"cmd_argv": maxArguments, "depends_on": maxItems, "from": maxPairs, "to": maxPairs, "tags": maxPairs}[member]; most > 0 && len(list) > most {
-			return refuse(i, member, "%d at most.", most)
+		if len(m.texts) > m.most {
+			return refuse(i, m.name, "%d at most.", m.most)
 		}
-		for _, text := range list {
-			if len(text) > maxText || strings.ContainsRune(text, 0) {
-				return refuse(i, member, "text of %d bytes at most.", maxText)
+		for _, text := range m.texts {
+			if len(text) > m.longest || strings.ContainsRune(text, 0) {
+				return refuse(i, m.name, "text of %d bytes at most, without NUL.", m.longest)
 			}
 		}
 	}
-	if len(it.Command.Line) > maxCommand || strings.ContainsRune(it.Command.Line, 0) || len(it.Command.Argv) > maxArguments ||
-		slices.ContainsFunc(it.Command.Argv, func(a string) bool { return len(a) > maxText || strings.ContainsRune(a, 0) }) {
-		return refuse(i, "cmd", "it is too long.")
-	}
-	if len(it.Environment) > maxVariables || len(encode(it.Verify)) > maxCommand {
-		return refuse(i, "env", "env and verify are too long.")
+	if len(it.Environment) > maxVariables {
+		return refuse(i, "env", "%d at most.", maxVariables)
 	}
 	for name, value := range it.Environment {
 		if name == "" || strings.ContainsAny(name, "=\x00") || len(name)+len(value) > maxText || strings.ContainsRune(value, 0) {
-			return refuse(i, "env", "names without =, values of %d bytes at most.", maxText)
+			return refuse(i, "env", "names without =, values of %d bytes at most, without NUL.", maxText)
 		}
+	}
+	if len(encode(it.Verify)) > maxCommand {
+		return refuse(i, "verify", "%d bytes at most.", maxCommand)
 	}
 	return nil
 }
@@ -380,5 +423,5 @@ func absolute(path string) bool {
 	if strings.HasPrefix(path, "/") || strings.HasPrefix(path, `\\`) {
 		return true
 	}
-	return len(path) > 3 && path[1] == ':' && (path[2] == '\\' || path[2] == '/') && (path[0]|0x20) >= 'a' && (path[0]|0x20) <= 'z'
+	return len(path) >= 3 && path[1] == ':' && (path[2] == '\\' || path[2] == '/') && (path[0]|0x20) >= 'a' && (path[0]|0x20) <= 'z'
 }

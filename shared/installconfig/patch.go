@@ -24,13 +24,13 @@ var patchable = []string{"type", "enabled", "cmd", "cmd_argv", "timeout_ms", "en
 // ParsePatches reads a list of patches, or an object with it and a script.
 func ParsePatches(raw json.RawMessage) (patches []Patch, script *ScriptChange, err error) {
 	var list []map[string]json.RawMessage
-	if json.Unmarshal(raw, &list) != nil {
+	if json.Unmarshal(raw, &list) != nil || list == nil {
 		var body map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &body); err != nil {
+		if json.Unmarshal(raw, &body) != nil || body == nil {
 			return nil, nil, problem.TypeConvert.New("An array of patches, or an object with patches and after_update_script.")
 		}
 		inner, has := body["patches"]
-		if has && json.Unmarshal(inner, &list) != nil {
+		if has && (json.Unmarshal(inner, &list) != nil || list == nil) {
 			return nil, nil, problem.TypeConvert.New("patches: an array of objects.").With("field", "patches")
 		}
 		text, scripted := body["after_update_script"]
