@@ -287,3 +287,28 @@ func (w *world) events(t *testing.T, user int64, of webhook.Type) (found []webho
 	}
 	return found
 }
+
+// A fleet behind one address refreshes all day; who tries what is refused comes to an end.
+func TestRefreshesOfAnAddress(t *testing.T) {
+	w := newWorld(t)
+	ann, _ := w.person(t, "ann@example.org")
+	_, next := w.deviceOf(t, ann)
+	refresh := next.Reveal()
+	for range perAddress.Most + 10 {
+		a := w.refreshed(t, refresh)
+		if a.Status != 200 {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		refresh = a.Data.RefreshToken
+	}
+	wrong := token.Mint(token.Refresh, ann.ID, 999).Reveal()
+	for range perAddress.Most - 1 { // a login counted, too
+		w.refreshed(t, wrong)
+	}
+	if a := w.refreshed(t, wrong); a.Status != 429 || a.Header["Retry-After"] == nil {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	if a := w.refreshed(t, refresh); a.Status != 200 {
+		t.Errorf("a good one after that: %d %s", a.Status, a.Body)
+	}
+}

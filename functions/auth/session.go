@@ -153,10 +153,19 @@ type refreshed struct {
 	Session *session.Pair `json:"session"`
 }
 
+// refresh renews a session of a person or a device. Only what is refused counts as a try: a fleet behind one address
+// refreshes all day.
 func (h *handler) refresh(ctx context.Context, in *refreshRequest) (*refreshResponse, error) {
-	if err := h.countAddress(ctx); err != nil {
-		return nil, err
+	answer, err := h.tryRefresh(ctx, in)
+	if errors.Is(err, problem.WrongCredentials) || errors.Is(err, problem.TokenRotated) {
+		if limited := h.countAddress(ctx); limited != nil {
+			return nil, limited
+		}
 	}
+	return answer, err
+}
+
+func (h *handler) tryRefresh(ctx context.Context, in *refreshRequest) (*refreshResponse, error) {
 	t, err := token.Parse(in.Body.RefreshToken)
 	if err != nil || t.Kind != token.Refresh {
 		return nil, errRefresh

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -145,7 +146,12 @@ func (w *Worker) finish(ctx context.Context, c certificate.Certificate, r device
 	if now.Before(after.NextAt) {
 		return settled(w.Store.SaveRollout(ctx, r, after, nil))
 	}
-	event, err := about(webhook.NotInstalled, c, all, now, func(a device.Assignment) bool { return !a.Done() })
+	// Who was told lately, because it was assigned lately, has had no time.
+	late := func(a device.Assignment) bool { return !a.Done() && !a.ToldAt.After(now.Add(-device.Overdue)) }
+	if !slices.ContainsFunc(all, late) {
+		return settled(w.Store.EndRollout(ctx, r, nil))
+	}
+	event, err := about(webhook.NotInstalled, c, all, now, late)
 	if err != nil {
 		return err
 	}
