@@ -624,3 +624,37 @@ func TestThingsOfOthers(t *testing.T) {
 		t.Errorf("%s", a.Body)
 	}
 }
+
+// Changes of different things of one device at once: each has its signal, at a time of its own, and each signal knows
+// the one before it, so that a reader at any place can tell whether it has missed one.
+func TestChangesOfOneDeviceAtOnce(t *testing.T) {
+	w := newWorld(t)
+	d := w.register("d", newPair()).Device
+	var certificates []certificate.Certificate
+	for i := range 12 {
+		certificates = append(certificates, w.certificate(fmt.Sprintf("c%d.example", i), certificate.Hybrid))
+	}
+	one := fmt.Sprintf("%s/%d", devices, d.ID)
+	var group sync.WaitGroup
+	for _, c := range certificates {
+		group.Go(func() {
+			w.Want(t, 204, w.session, "POST", one+"/certificates", fmt.Sprintf(`{"cert_id":%d}`, c.ID))
+			w.Want(t, 204, w.session, "DELETE", fmt.Sprintf("%s/certificates/%d", one, c.ID), "")
+		})
+	}
+	group.Go(func() { w.Want(t, 204, w.session, "POST", one+"/cas", fmt.Sprintf(`{"ca_id":%d}`, w.ca.ID)) })
+	group.Go(func() { w.Want(t, 200, w.session, "PUT", one+"/install-config", `{"installs":[]}`) })
+	group.Wait()
+	last := int64(0)
+	all := must(w.store.Signals(t.Context(), d.ID, 0, 100, w.now))
+	for _, s := range all {
+		if s.Last != last || s.At <= last {
+			t.Errorf("%+v after %d", s, last)
+		}
+		last = s.At
+	}
+	head := must(w.store.Head(t.Context(), d.ID))
+	if len(all) != 2*len(certificates)+2 || head.Last != last || head.Certificates != 0 || head.CAs != 1 {
+		t.Errorf("%d signals, %+v", len(all), head)
+	}
+}
