@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -635,6 +636,9 @@ func TestChangesOfOneDeviceAtOnce(t *testing.T) {
 		certificates = append(certificates, w.certificate(fmt.Sprintf("c%d.example", i), certificate.Hybrid))
 	}
 	one := fmt.Sprintf("%s/%d", devices, d.ID)
+	var passed atomic.Int64
+	clock := func() time.Time { return w.now.Add(time.Duration(passed.Add(1)) * time.Millisecond) }
+	w.handler.now, w.handler.delivery.Now = clock, clock
 	var group sync.WaitGroup
 	for _, c := range certificates {
 		group.Go(func() {
