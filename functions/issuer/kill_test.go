@@ -4,48 +4,50 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"cjj365.cc/bb/local/lambda"
 	"cjj365.cc/bb/shared/certificate"
+	"cjj365.cc/bb/shared/delivery"
+	"cjj365.cc/bb/shared/device"
+	"cjj365.cc/bb/shared/session"
+	"cjj365.cc/bb/shared/store"
+	"cjj365.cc/bb/shared/storetest"
 )
 
 // A story is an order from its opening to its end.
 type story struct {
 	name      string
-	begin     func(*rig) certificate.Certificate // opens the issue
-	successes int                                // of the certificate, at the end
+	begin     func(*rig) certificate.Certificate  // opens the issue
+	successes int                                 // of the certificate, at the end
+	end       func(*rig, certificate.Certificate) // what is to hold besides; nil for nothing
 }
 
 var stories = []story{
-	{"a first issue, of a name and its wildcard", func(r *rig) certificate.Certificate {
+	{name: "a first issue, of a name and its wildcard", successes: 1, begin: func(r *rig) certificate.Certificate {
 		name := domain()
 		return r.create(certificate.Certificate{Names: []string{name, "*." + name}})
-	}, 1},
-	{"a renewal", func(r *rig) certificate.Certificate {
+	}},
+	{name: "a renewal", successes: 2, begin: func(r *rig) certificate.Certificate {
 		c := r.create(certificate.Certificate{})
 		r.finish(c)
-		r.start() // the next invocation begins as the first did
-		c = r.renew(c)
-		r.set(func() {
-			clear(r.counts)
-			clear(r.answers)
-			r.calls = nil
-			// What is in place can be used at every moment.
-			r.hold = func(name string) {
-				if strings.HasPrefix(name, "dynamodb") {
-					if _, err := r.inPlace(c); err != nil {
-						r.t.Errorf("at %s: %v", name, err)
-					}
-				}
-			}
-		})
-		return c
-	}, 2},
-	{"an issue that waits, since the DNS provider is down at first", func(r *rig) certificate.Certificate {
+		return r.second(c)
+	}},
+	{name: "a renewal of a certificate on two devices", successes: 2, begin: func(r *rig) certificate.Certificate {
+		c := r.create(certificate.Certificate{})
+		r.finish(c)
+		for range 2 {
+			r.assign(c)
+		}
+		return r.second(c)
+	}, end: (*rig).checkTold},
+	{name: "an issue that waits, since the DNS provider is down at first", successes: 1, begin: func(r *rig) certificate.Certificate {
 		var once sync.Once
 		r.fault = func(name string, _ *http.Request) (status int) {
 			if name == present {
@@ -54,7 +56,67 @@ var stories = []story{
 			return status
 		}
 		return r.create(certificate.Certificate{})
-	}, 1},
+	}},
+}
+
+// second opens the renewal of a certificate, and forgets the calls of the first issue.
+func (r *rig) second(c certificate.Certificate) certificate.Certificate {
+	r.start() // the next invocation begins as the first did
+	c = r.renew(c)
+	r.set(func() {
+		clear(r.counts)
+		clear(r.answers)
+		r.calls = nil
+		// What is in place can be used at every moment.
+		r.hold = func(name string) {
+			if strings.HasPrefix(name, "dynamodb") {
+				if _, err := r.inPlace(c); err != nil {
+					r.t.Errorf("at %s: %v", name, err)
+				}
+			}
+		}
+	})
+	return c
+}
+
+// assign registers a device and puts a certificate on it.
+func (r *rig) assign(c certificate.Certificate) {
+	r.t.Helper()
+	ctx, now := context.Background(), storetest.Now()
+	id := must(r.tables.Store.NextDeviceID(ctx))
+	family, _ := session.NewFamily(c.User, id, "", now)
+	d := device.Device{User: c.User, ID: id, PublicID: fmt.Sprint("d", id), Key: []byte(fmt.Sprintf("%032d", id)), CreatedAt: now, UpdatedAt: now}
+	d = must(r.tables.Store.RegisterDevice(ctx, store.Registration{After: d, Family: family}))
+	w := &delivery.Worker{Store: r.tables.Store, Keys: r.aws.keys, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	if err := w.Assign(ctx, d, c.ID); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// checkTold has the schedule carry on what is on its way to a certificate's devices. Each must then have the issue in
+// place, with its key sealed to it, and have been told of it once; and of the issue before nothing is kept.
+func (r *rig) checkTold(c certificate.Certificate) {
+	r.t.Helper()
+	ctx := context.Background()
+	for range 2 {
+		if err := r.message(fmt.Sprintf(`{"user":%d,"certificate":%d,"rollout":true}`, c.User, c.ID)); err != nil {
+			r.t.Errorf("the roll-out: %v", err)
+		}
+	}
+	c = r.read(c)
+	all := must(r.tables.Store.Assignments(ctx, c.ID))
+	if len(all) != 2 {
+		r.t.Errorf("it is on %d devices", len(all))
+	}
+	for _, a := range all {
+		told := must(r.tables.Store.Signals(ctx, a.Device, 0, 10, time.Now()))
+		if a.Issue != c.Current.Issue || len(a.Wrap) != 80 || len(told) != 2 || told[1].Ref.Serial != c.Current.Serial || !told[1].Ref.Ready {
+			r.t.Errorf("device %d has issue %d of %d, and was told %+v", a.Device, a.Issue, c.Current.Issue, told)
+		}
+	}
+	if _, err := r.tables.Store.Material(ctx, c.ID, c.Current.Issue-1); !errors.Is(err, store.ErrNotFound) {
+		r.t.Errorf("the chain and key before: %v", err)
+	}
 }
 
 // asked again and again, and not equally often each time: not every one of them is a step.
@@ -71,8 +133,12 @@ func (s story) steps(t *testing.T) []call {
 	if r.reused() {
 		return s.steps(t)
 	}
+	calls := slices.Clone(r.calls)
+	if s.end != nil {
+		s.end(r, c)
+	}
 	var steps []call
-	for _, c := range r.calls {
+	for _, c := range calls {
 		if !poll(c.name) || c.nth <= 3 {
 			steps = append(steps, c)
 		}
@@ -139,6 +205,9 @@ func (s story) killedAt(t *testing.T, step call, m moment) {
 	}
 	r.finish(c)
 	r.checkIssued(c, s.successes)
+	if s.end != nil {
+		s.end(r, c)
+	}
 	if got := r.answered(newOrder); got != 1 {
 		t.Errorf("the CA opened %d orders", got)
 	}

@@ -204,6 +204,7 @@ type rig struct {
 	counts   map[string]int
 	strike   func(call) (moment, bool) // where to kill; nil for nowhere
 	struck   bool
+	victim   int            // the process that is to die: a call beside the one that struck must not kill its successor
 	answers  map[string]int // answered with success, by the call's name
 	bodies   map[string][][]byte
 	fault    func(name string, r *http.Request) (status int) // in place of an answer; 0 for none
@@ -380,7 +381,9 @@ func (r *rig) pass(part string, proxy http.Handler, w http.ResponseWriter, reque
 	m, kill := moment(0), false
 	if r.strike != nil && !r.struck {
 		m, kill = r.strike(c)
-		r.struck = kill
+		if r.struck = kill; kill {
+			r.victim = r.pid()
+		}
 	}
 	dead := r.struck && !kill // a call beside the one at which it was killed
 	r.mu.Unlock()
@@ -417,16 +420,27 @@ func (r *rig) pass(part string, proxy http.Handler, w http.ResponseWriter, reque
 	panic(http.ErrAbortHandler)
 }
 
-// kill is kill -9 of the issuer.
-func (r *rig) kill() {
+// pid is the issuer's process; 0 if there is none.
+func (r *rig) pid() int {
 	text, err := os.ReadFile(filepath.Join(r.folder, "Issuer", "pid"))
 	if err != nil {
 		r.t.Errorf("the issuer's process: %v", err)
-		return
+		return 0
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || pid < 2 {
 		r.t.Errorf("the issuer's process: %q", text)
+		return 0
+	}
+	return pid
+}
+
+// kill is kill -9 of the issuer that was struck.
+func (r *rig) kill() {
+	r.mu.Lock()
+	pid := r.victim
+	r.mu.Unlock()
+	if pid == 0 {
 		return
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
