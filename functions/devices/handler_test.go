@@ -203,7 +203,7 @@ func TestBadRegistrations(t *testing.T) {
 		`{}`:                       5008,
 		`{"device_public_id":"a"}`: 5008,
 		`{"dev_pk":"AAAA"}`:        5008,
-		`{"device_public_id":"a b","dev_pk":"` + strings.Repeat("A", 43) + `="}`: 5000,
+		`{"device_public_id":"a\u0007b","dev_pk":"` + strings.Repeat("A", 43) + `="}`: 5000,
 		`{"device_public_id":"a","dev_pk":"AAAA"}`:                               5000,
 		`{"device_public_id":"a","dev_pk":"` + strings.Repeat("A", 43) + `="}`:   5000, // of low order
 		`{"device_public_id":"` + strings.Repeat("a", 65) + `","dev_pk":"x"}`:    5000,

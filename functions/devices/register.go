@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -156,8 +158,8 @@ func (b registrationBody) check() ([]byte, error) {
 	if b.PublicID == "" {
 		return nil, problem.MissingField.New("device_public_id: how does the device call itself?").With("field", "device_public_id")
 	}
-	if len(b.PublicID) > 64 || strings.ContainsFunc(b.PublicID, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, problem.InvalidArgument.New("device_public_id: 1 to 64 printable characters, no spaces.").With("field", "device_public_id")
+	if utf8.RuneCountInString(b.PublicID) > 64 || strings.ContainsFunc(b.PublicID, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		return nil, problem.InvalidArgument.New("device_public_id: 1 to 64 printable characters.").With("field", "device_public_id")
 	}
 	if b.Key == "" {
 		return nil, problem.MissingField.New("dev_pk: the device's public key.").With("field", "dev_pk")

@@ -130,7 +130,7 @@ func TestReports(t *testing.T) {
 	if a := must(w.store.Assignment(t.Context(), first.ID, d.ID)); a.State() != device.Installed || !a.Done() {
 		t.Errorf("%+v", a)
 	}
-	w.Want(t, 204, caller, "POST", self+"notify", notify(map[string]any{"type": "cert.installed", "cert_id": 999}, map[string]any{"type": "x", "cert_id": first.ID}))
+	w.Want(t, 204, caller, "POST", self+"notify", notify(map[string]any{"type": "cert.installed", "cert_id": 999}, map[string]any{"type": "x", "cert_id": map[string]int{}, "version": 7}, map[string]any{"type": 7}))
 }
 
 func TestBadNotifications(t *testing.T) {
@@ -141,7 +141,7 @@ func TestBadNotifications(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, body := range []string{`{}`, `{"events":[]}`, `{"events":7}`, `{"events":[7]}`, `[]`,
-		notify(map[string]any{"type": "agent_version", "version": "a\nb"}), notify(map[string]any{"type": "cert.installed", "cert_id": c.ID, "fingerprint_sha256": "xyz"})} {
+		notify(map[string]any{"type": "agent_version", "version": "a\nb"}), notify(map[string]any{"type": "agent_version", "version": 7}), notify(map[string]any{"type": "cert.installed", "cert_id": c.ID, "fingerprint_sha256": "xyz"})} {
 		w.Want(t, 400, caller, "POST", self+"notify", body)
 	}
 	w.Want(t, 204, caller, "POST", self+"notify", notify(map[string]any{"type": "agent_version", "version": "v1"}))
