@@ -204,9 +204,6 @@ func (h *handler) issue(ctx context.Context, in *issueRequest) (*issueResponse, 
 		return nil, missing(err, in.ID)
 	}
 	if c.CA == 0 {
-		if err := h.delivery().Hurry(ctx, c.ID); err != nil { // they find out later, that is all
-			h.log.WarnContext(ctx, "devices ask no more often", "certificate", c.ID, "error", err.Error())
-		}
 		return &issueResponse{Status: 204, Replayed: answer.Replayed}, nil
 	}
 	shown, err := h.issuePrivate(ctx, in.User, in.ID, answer.Replayed != "")

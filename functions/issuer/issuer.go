@@ -91,6 +91,11 @@ func (i *issuer) work(ctx context.Context, job work.Order) error {
 	case err != nil:
 		return err
 	}
+	if o.Tries == 1 {
+		if err := i.delivery.Hurry(ctx, o.Certificate); err != nil { // they are told later, that is all
+			i.log.LogAttrs(ctx, slog.LevelWarn, "devices ask no more often", slog.Int64("certificate", o.Certificate), slog.String("error", err.Error()))
+		}
+	}
 	s := &issue{issuer: i, order: o}
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc

@@ -65,18 +65,10 @@ func (w *Worker) assign(ctx context.Context, d device.Device, c certificate.Cert
 		}
 		return w.forget(ctx, c, a.Issue, []device.Assignment{a})
 	}
-	return w.hurry(ctx, c, d.ID)
+	return nil
 }
 
-// hurry has a device ask often while an issue for it is open.
-func (w *Worker) hurry(ctx context.Context, c certificate.Certificate, id int64) error {
-	if c.Issuing == 0 {
-		return nil
-	}
-	return w.Store.HurryDevice(ctx, id, w.Now())
-}
-
-// Hurry has the devices of a certificate ask often, because an issue for them has been opened: the first hundred, for
+// Hurry has the devices of a certificate ask often, because an issue for them is under way: the first hundred, for
 // it is a hint and no more.
 func (w *Worker) Hurry(ctx context.Context, certificate int64) error {
 	all, err := w.Store.Assignments(ctx, certificate)
