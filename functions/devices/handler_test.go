@@ -204,12 +204,12 @@ func TestBadRegistrations(t *testing.T) {
 		`{"device_public_id":"a"}`: 5008,
 		`{"dev_pk":"AAAA"}`:        5008,
 		`{"device_public_id":"a\u0007b","dev_pk":"` + strings.Repeat("A", 43) + `="}`: 5000,
-		`{"device_public_id":"a","dev_pk":"AAAA"}`:                               5000,
-		`{"device_public_id":"a","dev_pk":"` + strings.Repeat("A", 43) + `="}`:   5000, // of low order
-		`{"device_public_id":"` + strings.Repeat("a", 65) + `","dev_pk":"x"}`:    5000,
-		good.body("a", map[string]any{"name": "a\nb"}):                           5000,
-		good.body("a", map[string]any{"name": 7}):                                5009,
-		good.body("a", map[string]any{"registration_code": "rc_wrong"}):          5000,
+		`{"device_public_id":"a","dev_pk":"AAAA"}`:                                    5000,
+		`{"device_public_id":"a","dev_pk":"` + strings.Repeat("A", 43) + `="}`:        5000, // of low order
+		`{"device_public_id":"` + strings.Repeat("a", 65) + `","dev_pk":"x"}`:         5000,
+		good.body("a", map[string]any{"name": "a\nb"}):                                5000,
+		good.body("a", map[string]any{"name": 7}):                                     5009,
+		good.body("a", map[string]any{"registration_code": "rc_wrong"}):               5000,
 	} {
 		if a := w.Want(t, 400, key, "POST", devices, body); a.Error.Code != code {
 			t.Errorf("%s: %s", body, a.Body)
