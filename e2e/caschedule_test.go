@@ -151,6 +151,17 @@ func schedules(t *testing.T, custody string) {
 	})
 	// The issuer tells the device that the certificate is on.
 	eventually(t, func() bool { return len(device.poll("")) == 1 })
+	// As a function leaves it that is killed when a device has registered with another key.
+	rewrap := map[string]types.AttributeValue{
+		"pk": &types.AttributeValueMemberS{Value: fmt.Sprintf("DEVICE#%d", device.id)}, "sk": &types.AttributeValueMemberS{Value: "REWRAP"}, "due": &types.AttributeValueMemberS{Value: "REWRAP"}, "due_at": at(-time.Minute),
+		"user_id": &types.AttributeValueMemberN{Value: "1"}, "id": &types.AttributeValueMemberN{Value: fmt.Sprint(device.id)}, "revision": &types.AttributeValueMemberN{Value: "1"},
+	}
+	if _, err := db.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &table, Item: rewrap}); err != nil {
+		t.Fatal(err)
+	}
+	change(fmt.Sprintf("CERTIFICATE#%d", leaf.ID), fmt.Sprintf("DEVICE#%016d", device.id), "SET wrap_for = :other", map[string]types.AttributeValue{":other": &types.AttributeValueMemberB{Value: []byte("another key")}})
+	eventually(t, func() bool { invoke("Renewals"); return len(device.poll("")) == 1 })
+	device.install(leaf.ID)
 	// Revoked here, and by an ACME client: both functions sign the CRL by the key in KMS.
 	r := shared.mustCall(t, "POST", fmt.Sprintf("/apiv1/users/1/certificates/%d/revoke", leaf.ID), `{"reason":"superseded"}`, owner)
 	if r.Status != 200 || len(crl().RevokedCertificateEntries) != 1 {

@@ -27,7 +27,7 @@ type deviceRequest struct {
 type deviceBody struct {
 	Action     string   `json:"action" enum:"device_start,device_verify,device_poll"`
 	Scopes     []string `json:"scopes,omitempty" maxItems:"32" doc:"device_start: taken and ignored; a device may do what its owner assigns."`
-	Interval   *int     `json:"interval,omitempty" minimum:"1" maximum:"300" doc:"device_start: seconds between polls; 5 if absent."`
+	Interval   *int     `json:"interval,omitempty" minimum:"1" maximum:"3600" doc:"device_start: seconds between polls; 5 if absent."`
 	ExpiresIn  *int     `json:"expires_in,omitempty" minimum:"30" maximum:"3600" doc:"device_start: seconds that the codes live; 900 if absent."`
 	UserCode   string   `json:"user_code,omitempty" maxLength:"64" doc:"device_verify."`
 	Approve    *bool    `json:"approve,omitempty" doc:"device_verify: true if absent."`

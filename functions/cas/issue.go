@@ -98,7 +98,10 @@ func (h *handler) issueTo(ctx context.Context, in *issueLeafRequest) (*idempoten
 	case managed:
 		answer, err := h.issueManaged(ctx, in, r, csr)
 		if err == nil && on != nil { // repeated under the same Idempotency-Key, this is as well
-			err = h.delivery().Assign(ctx, *on, answer.Body.Data.ID)
+			if left := h.delivery().Assign(ctx, *on, answer.Body.Data.ID); left != nil {
+				h.log.WarnContext(ctx, "a certificate was issued and not assigned", "certificate", answer.Body.Data.ID, "device", on.ID, "error", left.Error())
+				answer.Body.Data.Warnings = append(answer.Body.Data.Warnings, "It was not assigned to the device. Assign it by POST to the device's certificates.")
+			}
 		}
 		return answer, err
 	case on != nil:

@@ -142,6 +142,9 @@ func (h *handler) unassign(ctx context.Context, in *OnePath) (*struct{}, error) 
 	if _, err := h.findCertificate(ctx, in.User, in.Certificate); err != nil {
 		return nil, err
 	}
+	if d.Status() == device.Revoked {
+		return nil, h.store.Drop(ctx, in.Certificate, in.ID)
+	}
 	if err := h.store.Unassign(ctx, in.Certificate, in.ID, h.now()); err != nil {
 		return nil, notOn(err, "Certificate", in.Certificate)
 	}
@@ -233,6 +236,9 @@ func (h *handler) assignCA(ctx context.Context, in *assignCARequest) (*struct{},
 	case errors.Is(err, store.ErrAssigned):
 		return nil, nil
 	case errors.Is(err, store.ErrFull):
+		if _, err := h.store.CAOn(ctx, id, d.ID); !errors.Is(err, store.ErrNotFound) {
+			return nil, err // it is on it already
+		}
 		return nil, problem.Conflict.New("A device may have %d CAs. Take one off that it needs no more.", device.MaxAssigned)
 	case err != nil:
 		return nil, gone(err)
@@ -263,6 +269,9 @@ func (h *handler) unassignCA(ctx context.Context, in *CAPath) (*struct{}, error)
 	c, err := h.findCA(ctx, in.User, in.CA)
 	if err != nil {
 		return nil, err
+	}
+	if d.Status() == device.Revoked {
+		return nil, h.store.DropCA(ctx, in.CA, in.ID)
 	}
 	if err := h.store.UnassignCA(ctx, in.CA, c.Name, bundle.OfCA(c, h.now()).Serial, in.ID, h.now()); err != nil {
 		return nil, notOn(err, "CA", in.CA)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,7 +80,7 @@ func (h *handler) putConfig(ctx context.Context, in *putConfigRequest) (*configR
 	if err != nil {
 		return nil, err
 	}
-	return h.change(ctx, d, in.Body.Note, func(before installconfig.Config) ([]installconfig.Item, string, error) {
+	return h.change(ctx, d, in.Body.Note, false, func(before installconfig.Config) ([]installconfig.Item, string, error) {
 		if expected >= 0 && expected != before.Version {
 			return nil, "", problem.Conflict.New("The install config is at version %d. Read it again.", before.Version).With("version", before.Version)
 		}
@@ -99,7 +100,7 @@ func (in *putConfigRequest) expected() (int64, error) {
 	if in.IfMatch == "" || in.IfMatch == "*" {
 		return -1, nil
 	}
-	n, err := strconv.ParseInt(strings.Trim(in.IfMatch, `"`), 10, 64)
+	n, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(in.IfMatch, "W/"), `"`), 10, 64)
 	if err != nil || n < 0 {
 		return 0, problem.InvalidArgument.New("If-Match: the ETag of an install config is its version in quotes.").With("field", "If-Match")
 	}
@@ -107,8 +108,8 @@ func (in *putConfigRequest) expected() (int64, error) {
 }
 
 // change stores what edit makes of a device's install config, as its next version. What makes no difference makes no
-// version.
-func (h *handler) change(ctx context.Context, d device.Device, note string, edit func(before installconfig.Config) ([]installconfig.Item, string, error)) (*configResponse, error) {
+// version, unless there is always to be one: agents skip what is not above their own.
+func (h *handler) change(ctx context.Context, d device.Device, note string, always bool, edit func(before installconfig.Config) ([]installconfig.Item, string, error)) (*configResponse, error) {
 	caller, _ := access.FromContext(ctx)
 	for range 10 {
 		before, err := h.store.InstallConfig(ctx, d.ID)
@@ -122,11 +123,13 @@ func (h *handler) change(ctx context.Context, d device.Device, note string, edit
 		if err := installconfig.CheckScript(script); err != nil {
 			return nil, err
 		}
-		if before.Version > 0 && before.Same(items, script) {
+		if !always && before.Version > 0 && before.Same(items, script) {
 			return answer(before), nil
 		}
-		if err := h.own(ctx, d.User, items); err != nil {
-			return nil, err
+		if !always { // what was there before is there again
+			if err := h.own(ctx, d.User, items, installconfig.References(before.Items)); err != nil {
+				return nil, err
+			}
 		}
 		now := h.now()
 		after := installconfig.Config{
@@ -152,9 +155,13 @@ func (h *handler) change(ctx context.Context, d device.Device, note string, edit
 	return nil, errBusy
 }
 
-// own refuses items about certificates and CAs that are not the user's.
-func (h *handler) own(ctx context.Context, user int64, items []installconfig.Item) error {
+// own refuses items about certificates and CAs that are not the user's. Those that were there before may be gone
+// meanwhile.
+func (h *handler) own(ctx context.Context, user int64, items []installconfig.Item, before []installconfig.Object) error {
 	for _, object := range installconfig.References(items) {
+		if slices.Contains(before, object) {
+			continue
+		}
 		var err error
 		if object.Type == "ca" {
 			_, err = h.findCA(ctx, user, object.ID)
@@ -191,7 +198,7 @@ func (h *handler) restoreConfig(ctx context.Context, in *restoreRequest) (*confi
 	if err != nil {
 		return nil, err
 	}
-	return h.change(ctx, d, in.Body.Note, func(installconfig.Config) ([]installconfig.Item, string, error) {
+	return h.change(ctx, d, in.Body.Note, true, func(installconfig.Config) ([]installconfig.Item, string, error) {
 		return old.Items, old.Script, nil
 	})
 }

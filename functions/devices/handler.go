@@ -32,6 +32,8 @@ func (h *handler) routes() *wire.API {
 	read := wire.Rule{Type: "devices", Action: access.Read, Object: "device_id"}
 	write := wire.Rule{Type: "devices", Action: access.Write, Object: "device_id"}
 	registers := wire.Rule{Type: "devices", Action: access.Write, Or: access.Need{Type: authenticates, Action: access.Authenticate}}
+	changes := registers
+	changes.Some = true
 	a := wire.New()
 	wire.Register(a, wire.Operation{
 		Method: "POST", Path: "/apiv1/device/registration", ID: "register-device", Rule: wire.Rule{Public: true},
@@ -102,11 +104,11 @@ func (h *handler) routes() *wire.API {
 		Method: "POST", Path: "/apiv1/me/devices", ID: "register-my-device", Rule: registers, Summary: "Register a device with an API key",
 	}, h.registerMine)
 	wire.Register(a, wire.Operation{
-		Method: "POST", Path: "/apiv1/me/certificate-assign", ID: "assign-my-certificates", Rule: registers,
+		Method: "POST", Path: "/apiv1/me/certificate-assign", ID: "assign-my-certificates", Rule: changes,
 		Summary: "Assign the key's certificates to a device", Description: "Those that the API key's permissions name by id. Without devices.write, to a device that the key registered.",
 	}, h.assignMine)
 	wire.Register(a, wire.Operation{
-		Method: "POST", Path: "/apiv1/me/install-config-update/{device_public_id}", ID: "patch-my-install-config", Rule: registers,
+		Method: "POST", Path: "/apiv1/me/install-config-update/{device_public_id}", ID: "patch-my-install-config", Rule: changes,
 		Summary: "Change items of what a device installs", Description: "Patches match items by ob_type and ob_id, and id if given. Without devices.write, of a device that the key registered.",
 	}, h.patchConfig)
 	return a
@@ -163,7 +165,7 @@ type Path struct {
 type ListRequest struct {
 	User int64 `path:"user_id" minimum:"1" maximum:"9007199254740991"`
 	wire.Paging
-	Status string `query:"status" enum:"ACTIVE,REVOKED" default:"ACTIVE"`
+	Status string `query:"status" enum:"ACTIVE,REVOKED,LOST" default:"ACTIVE" doc:"None is LOST."`
 }
 
 type listResponse struct{ Body wire.List[Device] }
@@ -265,8 +267,8 @@ func (h *handler) revoke(ctx context.Context, in *Path) (*struct{}, error) {
 	if !caller.Allow(access.Need{Type: "devices", Action: access.Write, ID: in.ID}) && d.By != caller.ID {
 		return nil, problem.Lacking("devices.write")
 	}
-	if d.Status() == device.Revoked {
-		return nil, nil
+	if d.Status() == device.Revoked { // what a crash left on it is taken off now
+		return nil, h.delivery.Clear(ctx, d.ID)
 	}
 	for try := 0; ; try++ {
 		_, err = h.store.RevokeDevice(ctx, d, h.now())

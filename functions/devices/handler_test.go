@@ -171,6 +171,16 @@ func TestRegistration(t *testing.T) {
 	if other := w.register("device-2", p); other.Device.ID == first.Device.ID {
 		t.Errorf("another: %+v", other)
 	}
+	// A key that may register takes over nothing that it did not register; one that may change devices does.
+	other := w.key("ForDeviceAuthenticate:*:authenticate")
+	other.ID = 9
+	w.Want(t, 403, other, "POST", "/apiv1/me/devices", newPair().body("device-1", nil))
+	other.Permissions = access.Permissions(fmt.Sprintf("ForDeviceAuthenticate:*:authenticate;devices:%d:write", first.Device.ID))
+	var taken Registered
+	w.Want(t, 200, other, "POST", "/apiv1/me/devices", p.body("device-1", map[string]any{"refresh_token": "rt_stale"})).Into(t, &taken)
+	if id, err := w.store.RegisteredBy(t.Context(), 1, 9); taken.Device.ID != first.Device.ID || taken.Device.By != 9 || id != first.Device.ID || err != nil {
+		t.Errorf("taken over: %+v, %d, %v", taken, id, err)
+	}
 	// A session may register again what is there, and nothing new without a code.
 	w.Want(t, 200, w.session, "POST", devices, p.body("device-1", nil))
 	w.Want(t, 400, w.session, "POST", devices, p.body("device-3", nil))
@@ -209,7 +219,6 @@ func TestBadRegistrations(t *testing.T) {
 		`{"device_public_id":"` + strings.Repeat("a", 65) + `","dev_pk":"x"}`:         5000,
 		good.body("a", map[string]any{"name": "a\nb"}):                                5000,
 		good.body("a", map[string]any{"name": 7}):                                     5009,
-		good.body("a", map[string]any{"registration_code": "rc_wrong"}):               5000,
 	} {
 		if a := w.Want(t, 400, key, "POST", devices, body); a.Error.Code != code {
 			t.Errorf("%s: %s", body, a.Body)
@@ -356,7 +365,7 @@ func TestPolicies(t *testing.T) {
 	if w.Want(t, 200, w.session, "GET", at, "").Into(t, &b); b.Scheme != "aes256gcm" || !w.open(p, b) || b.Plain != "" {
 		t.Errorf("%+v", b)
 	}
-	if got := w.signals(d.ID); len(got) != 3 { // assigned, and told of both flips
+	if got := w.signals(d.ID); len(got) != 2 { // assigned, and told when it can have the key again
 		t.Errorf("%v", got)
 	}
 
@@ -539,6 +548,7 @@ func TestInstallConfigs(t *testing.T) {
 	w.Want(t, 200, own, "POST", patch, fmt.Sprintf(`[{"ob_type":"cert","ob_id":%d,"enabled":false}]`, c.ID))
 	w.Want(t, 200, own, "POST", patch, `{"after_update_script":"echo\r\n"}`)
 	w.Want(t, 404, own, "POST", patch, `[{"ob_type":"ca","ob_id":77,"enabled":false}]`)
+	w.Want(t, 200, w.key(access.Permissions(fmt.Sprintf("devices:%d:write", d.ID))), "POST", patch, `[]`) // narrowed to the device; a version as well
 	w.Want(t, 400, own, "POST", patch, fmt.Sprintf(`[{"ob_type":"cert","ob_id":%d,"cmd":"rm -rf /"}]`, c.ID))
 	w.Want(t, 400, own, "POST", patch, `{}`)
 	other := own
@@ -546,7 +556,7 @@ func TestInstallConfigs(t *testing.T) {
 	w.Want(t, 403, other, "POST", patch, `{"after_update_script":"echo pwned"}`)
 	w.Want(t, 404, own, "POST", "/apiv1/me/install-config-update/nobody", `[]`)
 	w.Want(t, 200, w.session, "GET", at, "").Into(t, &got)
-	if got.Version != 4 || got.Items[0].Enabled || got.Script != "echo\r\n" {
+	if got.Version != 5 || got.Items[0].Enabled || got.Script != "echo\r\n" {
 		t.Errorf("%+v", got)
 	}
 	// Two writers at a time: each change makes a version of its own, and one signal.
@@ -558,7 +568,7 @@ func TestInstallConfigs(t *testing.T) {
 	}
 	group.Wait()
 	w.Want(t, 200, w.session, "GET", at, "").Into(t, &got)
-	if got.Version != 12 {
+	if got.Version != 13 {
 		t.Errorf("version %d", got.Version)
 	}
 	last := int64(0)
@@ -568,13 +578,25 @@ func TestInstallConfigs(t *testing.T) {
 		}
 		last = s.Ref.Version
 	}
-	if last != 12 {
+	if last != 13 {
 		t.Errorf("told of %d versions", last)
 	}
+	// What an item is about may be gone: other changes go on, and restoring makes a version of the same.
+	w.Want(t, 200, w.session, "PUT", at, item(""))
+	must(w.store.DeleteCertificate(t.Context(), 1, c.ID, w.now))
+	w.Want(t, 200, own, "POST", patch, `{"after_update_script":"x"}`)
+	w.Want(t, 200, w.session, "POST", at+"/restore", `{"version":14}`).Into(t, &got)
+	if got.Version != 16 {
+		t.Errorf("restored as version %d", got.Version)
+	}
+	w.Want(t, 200, w.session, "POST", at+"/restore", `{"version":"16"}`).Into(t, &got)
+	if got.Version != 17 {
+		t.Errorf("the same restored as version %d", got.Version)
+	}
 	var page []Version
-	if a := w.Want(t, 200, w.session, "GET", at+"-histories?offset=2&limit=3", ""); a.Meta.Total != 12 {
+	if a := w.Want(t, 200, w.session, "GET", at+"-histories?offset=2&limit=3", ""); a.Meta.Total != 17 {
 		t.Errorf("%s", a.Body)
-	} else if a.Into(t, &page); len(page) != 3 || page[0].Version != 10 {
+	} else if a.Into(t, &page); len(page) != 3 || page[0].Version != 15 {
 		t.Errorf("%+v", page)
 	}
 }
@@ -660,5 +682,34 @@ func TestChangesOfOneDeviceAtOnce(t *testing.T) {
 	head := must(w.store.Head(t.Context(), d.ID))
 	if len(all) != 2*len(certificates)+2 || head.Last != last || head.Certificates != 0 || head.CAs != 1 {
 		t.Errorf("%d signals, %+v", len(all), head)
+	}
+}
+
+// A certificate whose roll-out waits keeps the chains of its issues; however many, it can be deleted, and is taken off.
+func TestDeletionOfManyIssues(t *testing.T) {
+	w := newWorld(t)
+	c := w.certificate("a.example", certificate.Hybrid)
+	before := must(w.store.Certificate(t.Context(), 1, c.ID))
+	after := before
+	after.Rollout = certificate.Rollout{Percent: 10, Wait: 24 * time.Hour}
+	must(w.store.UpdateCertificate(t.Context(), before, after, nil, nil))
+	var ids []int64
+	for i := range 2 {
+		d := w.register(fmt.Sprint("d", i), newPair()).Device
+		ids = append(ids, d.ID)
+		w.Want(t, 204, w.session, "POST", fmt.Sprintf("%s/%d/certificates", devices, d.ID), fmt.Sprintf(`{"cert_id":%d}`, c.ID))
+	}
+	for range 60 {
+		w.renew(c.ID)
+	}
+	must(w.store.DeleteCertificate(t.Context(), 1, c.ID, w.now))
+	w.handler.delivery.Begin(t.Context(), c.ID)
+	for _, id := range ids {
+		if got := w.signals(id); got[len(got)-1] != "cert.unassigned" {
+			t.Errorf("device %d: %v", id, got)
+		}
+	}
+	if left := must(w.store.Assignments(t.Context(), c.ID)); len(left) != 0 {
+		t.Errorf("%+v", left)
 	}
 }

@@ -112,7 +112,7 @@ func (h *handler) patchConfig(ctx context.Context, in *patchRequest) (*patchedRe
 		return nil, err
 	}
 	matched := 0
-	changed, err := h.change(ctx, d, "by /me/install-config-update", func(before installconfig.Config) ([]installconfig.Item, string, error) {
+	changed, err := h.change(ctx, d, "by /me/install-config-update", true, func(before installconfig.Config) ([]installconfig.Item, string, error) {
 		items, n, err := installconfig.Apply(before.Items, list)
 		if err != nil {
 			return nil, "", err

@@ -87,6 +87,15 @@ func (h *handler) registerByCode(ctx context.Context, in *byCodeRequest) (*regis
 	return h.register(ctx, user, in.Body.registrationBody)
 }
 
+// registerAs registers for a caller. Only here a user's registrations are counted: on the public route anybody could use
+// them up.
+func (h *handler) registerAs(ctx context.Context, user int64, body registrationBody) (*registeredResponse, error) {
+	if err := h.store.Count(ctx, "registration#"+token.Public(token.Session, user, user), perUser, h.now()); err != nil {
+		return nil, err
+	}
+	return h.register(ctx, user, body)
+}
+
 // network is what an address is counted as.
 func network(address string) string {
 	a, err := netip.ParseAddr(address)
@@ -106,14 +115,14 @@ type registerHereRequest struct {
 }
 
 func (h *handler) registerHere(ctx context.Context, in *registerHereRequest) (*registeredResponse, error) {
-	return h.register(ctx, in.User, in.Body)
+	return h.registerAs(ctx, in.User, in.Body)
 }
 
 type registerMineRequest struct{ Body registrationBody }
 
 func (h *handler) registerMine(ctx context.Context, in *registerMineRequest) (*registeredResponse, error) {
 	caller, _ := access.FromContext(ctx)
-	return h.register(ctx, caller.User, in.Body)
+	return h.registerAs(ctx, caller.User, in.Body)
 }
 
 var (
@@ -129,9 +138,6 @@ func (h *handler) register(ctx context.Context, user int64, body registrationBod
 	if err != nil {
 		return nil, err
 	}
-	if err := h.store.Count(ctx, "registration#"+token.Public(token.Session, user, user), perUser, h.now()); err != nil {
-		return nil, err
-	}
 	for range 10 {
 		d, pair, before, err := h.tryRegister(ctx, user, key, body)
 		if errors.Is(err, store.ErrConflict) { // it, its session or its code was changed at the same time: look again
@@ -142,7 +148,7 @@ func (h *handler) register(ctx context.Context, user int64, body registrationBod
 		}
 		h.audit(ctx, "registered", d, slog.Bool("new", before == nil))
 		if before != nil && string(before.Key) != string(key) {
-			h.rewrap(ctx, d)
+			h.delivery.BeginDevice(ctx, d.User, d.ID)
 		}
 		head, err := h.store.Head(ctx, d.ID)
 		if err != nil {
@@ -202,17 +208,23 @@ func (h *handler) tryRegister(ctx context.Context, user int64, key []byte, body 
 		r.Was = line.Revision
 	}
 	caller, known := access.FromContext(ctx)
+	byKey, person := known && caller.Kind == access.APIKey, known && caller.Kind == access.Session
+	if byKey && before != nil && before.By != caller.ID && !caller.Allow(access.Need{Type: "devices", Action: access.Write, ID: d.ID}) {
+		return d, nil, before, problem.Lacking("devices.write") // it may register devices, and take over none
+	}
+	// An API key registers, and a session registers again what is there. What comes along as a proof is not needed then,
+	// and may be stale.
+	suffices := byKey || person && before != nil
 	switch {
 	case body.Code != "":
-		if r.Grant, err = h.grant(ctx, user, body, now); err != nil {
+		if r.Grant, err = h.grant(ctx, user, body, now); err != nil && !(suffices && errors.Is(err, problem.InvalidArgument)) {
 			return d, nil, before, err
 		}
+	case suffices:
 	case body.Refresh != "":
 		if refresh, err = h.rotate(ctx, body.Refresh, user, before, line, &r); err != nil {
 			return d, nil, before, err
 		}
-	case known && caller.Kind == access.APIKey:
-	case known && before != nil: // a session may register again what is there
 	default:
 		return d, nil, before, errNoProof
 	}
@@ -221,9 +233,9 @@ func (h *handler) tryRegister(ctx context.Context, user int64, key []byte, body 
 		if d.ID, err = h.store.NextDeviceID(ctx); err != nil {
 			return d, nil, nil, err
 		}
-		if known && caller.Kind == access.APIKey {
-			d.By = caller.ID
-		}
+	}
+	if byKey {
+		d.By = caller.ID
 	}
 	d.Key, d.Name, d.Platform, d.Model, d.App, d.UpdatedAt = key, body.Name, body.Platform, body.Model, body.App, now
 	d.IP, d.UserAgent, d.PushToken = body.IP, body.UserAgent, body.PushToken
@@ -253,7 +265,10 @@ func (h *handler) grant(ctx context.Context, user int64, body registrationBody, 
 	if errors.Is(err, store.ErrNotFound) || err == nil && !g.Admits(user, body.PublicID, now) {
 		return nil, errCode
 	}
-	return &g, err
+	if err != nil {
+		return nil, err
+	}
+	return &g, nil
 }
 
 // rotate uses up a device's refresh token.
@@ -283,13 +298,4 @@ func (h *handler) rotate(ctx context.Context, text string, user int64, before *d
 		return token.Token{}, errRotated
 	}
 	return token.Token{}, errRefresh
-}
-
-// rewrap seals what is on a device to its new key. What is not sealed now is when the device fetches it.
-func (h *handler) rewrap(ctx context.Context, d device.Device) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
-	defer cancel()
-	if err := h.delivery.Rewrap(ctx, d); err != nil {
-		h.log.WarnContext(ctx, "keys are sealed when the device fetches them", "device", d.ID, "error", err.Error())
-	}
 }

@@ -86,6 +86,8 @@ func (i *issuer) do(ctx context.Context, job work.Order) error {
 	switch {
 	case job.Rollout && job.Certificate > 0:
 		return i.delivery.Run(ctx, job.Certificate)
+	case job.Rollout && job.Device > 0:
+		return i.delivery.RunDevice(ctx, job.User, job.Device)
 	case job.Rollout:
 		return i.delivery.RunCA(ctx, job.CA)
 	}

@@ -49,10 +49,12 @@ func (r *renewals) run(ctx context.Context) error {
 	reminded := each(ctx, until, r, orders, r.remind)
 	rollouts, err2 := r.store.DueRollouts(ctx, r.now(), most)
 	carried := each(ctx, until, r, rollouts, r.carry)
-	certificates, err3 := r.store.DueRenewals(ctx, r.now(), most)
+	devices, err3 := r.store.DueRewraps(ctx, r.now(), most)
+	carried += each(ctx, until, r, devices, r.rewrap)
+	certificates, err4 := r.store.DueRenewals(ctx, r.now(), most)
 	looked := each(ctx, until, r, certificates, r.renew)
 	r.log.LogAttrs(ctx, slog.LevelInfo, "renewals", slog.Int("due", len(certificates)), slog.Int("looked_at", looked), slog.Int("orders", len(orders)), slog.Int("reminded", reminded), slog.Int("rollouts", carried))
-	return errors.Join(err, err2, err3)
+	return errors.Join(err, err2, err3, err4)
 }
 
 // each calls do for what is due, some at a time, until the time is up, and tells for how many.
@@ -84,6 +86,11 @@ func (r *renewals) remind(ctx context.Context, d store.Due) error {
 // carry sends the issuer word of what is on its way to devices.
 func (r *renewals) carry(ctx context.Context, d store.DueRollout) error {
 	return r.send(ctx, work.Order{User: d.User, Certificate: d.Certificate, Rollout: true, CA: d.CA}, 0)
+}
+
+// rewrap sends the issuer word of a device that has another key.
+func (r *renewals) rewrap(ctx context.Context, d store.DueDevice) error {
+	return r.send(ctx, work.Order{User: d.User, Rollout: true, Device: d.Device}, 0)
 }
 
 // renew opens an issue for a certificate that is due, or notes when to look again.

@@ -110,6 +110,9 @@ func (h *handler) report(ctx context.Context, head device.Head, e event, install
 	}
 	a := found.Assignment
 	report := device.Report{Issue: a.Issue, Fingerprint: print, Installed: installed, Error: strings.ToValidUTF8(e.Error[:min(len(e.Error), longest)], ""), At: h.now(), Ever: true}
+	if print == "" && a.Fetched != a.Issue { // it has not got this one yet, so it speaks of one before
+		return nil
+	}
 	if print == "" {
 		report.Fingerprint = r.Fingerprint
 	} else if print != strings.ToLower(r.Fingerprint) { // of an issue before

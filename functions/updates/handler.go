@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -71,7 +72,7 @@ type Signal struct {
 }
 
 func (h *handler) poll(ctx context.Context, in *pollRequest) (*pollResponse, error) {
-	cursor, err := in.cursor()
+	cursor, given, err := in.cursor()
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +93,16 @@ func (h *handler) poll(ctx context.Context, in *pollRequest) (*pollResponse, err
 		return nil, err
 	}
 	h.see(ctx, head)
+	if !given && head.Last > 0 {
+		// From the start of what is kept: which is the end, if nothing is.
+		kept, err := h.store.Signals(ctx, id, 0, 1, h.now())
+		if err != nil {
+			return nil, err
+		}
+		if cursor = signal.Cursor(head.Last); len(kept) > 0 {
+			cursor = signal.Cursor(kept[0].Last)
+		}
+	}
 	if wait > 0 && head.Last == int64(cursor) {
 		if head, err = h.hold(ctx, head, cursor, min(time.Duration(wait)*time.Second, longest)); err != nil {
 			return nil, err
@@ -100,17 +111,16 @@ func (h *handler) poll(ctx context.Context, in *pollRequest) (*pollResponse, err
 	return h.answer(ctx, head, cursor, limit)
 }
 
-// cursor is where the device has read to. The header wins (contract §15.1).
-func (in *pollRequest) cursor() (signal.Cursor, error) {
+// cursor is where the device has read to, if it has one. The header wins (contract §15.1).
+func (in *pollRequest) cursor() (c signal.Cursor, given bool, err error) {
 	text := in.IfNoneMatch
 	if text == "" {
 		text = in.Cursor
 	}
-	c, err := signal.ParseCursor(text)
-	if err != nil {
-		return 0, problem.InvalidArgument.New("cursor: send the ETag of the last answer, or none.").With("field", "cursor")
+	if c, err = signal.ParseCursor(text); err != nil {
+		return 0, false, problem.InvalidArgument.New("cursor: send the ETag of the last answer, or none.").With("field", "cursor")
 	}
-	return c, nil
+	return c, text != "", nil
 }
 
 // clamp reads a number, and takes what is out of range for the nearest that is not.
@@ -133,7 +143,7 @@ func (h *handler) device(ctx context.Context) (id, user int64, err error) {
 	}
 	reads := false
 	for _, p := range caller.Permissions.List() {
-		if p.Type != "devices" && p.Type != "ForDeviceAuthenticate" {
+		if p.Type != "devices" && !(p.Type == "ForDeviceAuthenticate" && slices.Contains(p.Actions, access.Authenticate)) {
 			continue
 		}
 		reads = true
@@ -162,6 +172,9 @@ var errUnbound = problem.InvalidArgument.New("device_id claim missing: an API ke
 // head reads the device, if it is active and the user's.
 func (h *handler) head(ctx context.Context, id, user int64) (device.Head, error) {
 	head, err := h.store.Head(ctx, id)
+	if caller, _ := access.FromContext(ctx); err == nil && head.User != user && caller.Kind == access.APIKey {
+		return head, problem.LacksPermission.New("API key lacks required permission")
+	}
 	if errors.Is(err, store.ErrNotFound) || err == nil && (head.Revoked || head.User != user) {
 		return head, problem.Forbidden.New("The device is not active. Log in again.")
 	}
@@ -181,7 +194,7 @@ func (h *handler) see(ctx context.Context, head device.Head) {
 // agents ask again at once, and would do nothing else.
 func (h *handler) hold(ctx context.Context, head device.Head, c signal.Cursor, wait time.Duration) (device.Head, error) {
 	now := h.now()
-	if err := h.budget.take(ctx, now); err != nil {
+	if err := h.budget.take(ctx, head.Device, wait, now); err != nil {
 		return head, err
 	}
 	for until := now.Add(wait); head.Last == int64(c); {
@@ -199,7 +212,7 @@ func (h *handler) hold(ctx context.Context, head device.Head, c signal.Cursor, w
 		head = fresh
 	}
 	if head.Last != int64(c) { // the place is another's for the rest of its time
-		h.budget.giveBack(ctx, now)
+		h.budget.giveBack(ctx, head.Device, now)
 	}
 	return head, nil
 }
@@ -226,15 +239,18 @@ func (h *handler) answer(ctx context.Context, head device.Head, c signal.Cursor,
 		return nil, resync("cursor_unknown", nil) // of a table that was restored, or of another device
 	}
 	found, err := h.store.Signals(ctx, head.Device, c, limit, h.now())
+	if err == nil && signal.Forgotten(c, found, head.Last) {
+		// Head and signal are written together and read apart: the one may be seen a moment before the other.
+		h.rest(ctx, 50*time.Millisecond)
+		found, err = h.store.Signals(ctx, head.Device, c, limit, h.now())
+	}
 	if err != nil {
 		return nil, err
 	}
 	if signal.Forgotten(c, found, head.Last) {
 		return nil, resync("cursor_trimmed", found)
 	}
-	if len(found) == 0 { // all that there was has lapsed, and the device has no cursor
-		return &pollResponse{Status: http.StatusNoContent, ETag: quoted(signal.Cursor(head.Last)), Interval: interval}, nil
-	}
+	found = found[:signal.Unbroken(found)]
 	last := signal.Cursor(found[len(found)-1].At)
 	updates := Updates{Cursor: last.String(), Signals: make([]Signal, len(found))}
 	for i, s := range found {

@@ -161,7 +161,10 @@ func TestWhoIsTold(t *testing.T) {
 	key := func(permissions access.Permissions) access.Caller { return functiontest.Key(1, permissions, w.now) } // of id 3
 	bound := access.Permissions(fmt.Sprintf("devices:%d:read", d.ID))
 	w.Want(t, 200, key(bound), "GET", path, "")
-	w.Want(t, 403, key(access.Permissions(fmt.Sprintf("devices:%d:read", other.ID))), "GET", path, "")
+	if a := w.Want(t, 403, key(access.Permissions(fmt.Sprintf("devices:%d:read", other.ID))), "GET", path, ""); a.Error.Code != 4003 {
+		t.Errorf("%s", a.Body)
+	}
+	w.Want(t, 403, key("ForDeviceAuthenticate:*:revoke"), "GET", path, "")
 	w.Want(t, 200, key("ForDeviceAuthenticate:*:authenticate"), "GET", path, "") // it registered one
 	w.Want(t, 403, key("certs:*:write"), "GET", path, "")
 	second := w.device(1, 3)
@@ -228,7 +231,7 @@ func TestARequestIsHeld(t *testing.T) {
 	}
 	// What is there already is not waited for, nor is a resync.
 	w.rests = 0
-	if a := w.poll(d, "?wait=20&cursor=0-0"); a.Status != 200 || w.rests != 0 {
+	if a := w.poll(d, "?wait=20"); a.Status != 200 || w.rests != 0 {
 		t.Errorf("%d after %d rests", a.Status, w.rests)
 	}
 	// Revoked while it waits.
@@ -262,8 +265,16 @@ func TestTheBudget(t *testing.T) {
 			t.Fatalf("%d %s %v", a.Status, a.Body, a.Header)
 		}
 	}
-	if held != 4 { // in each window half of what may be held
-		t.Errorf("%d were held", held)
+	if held != perDevice {
+		t.Errorf("%d of one device were held", held)
+	}
+	for range 5 { // of other devices: 8 in all
+		if a := w.poll(w.device(1, 0), "?wait=20"); a.Status != 204 {
+			t.Errorf("%d %s", a.Status, a.Body)
+		}
+	}
+	if a := w.poll(w.device(1, 0), "?wait=20"); a.Status != 429 || a.Header.Get("Retry-After") == "" {
+		t.Errorf("one too many: %d %s", a.Status, a.Body)
 	}
 	if a := w.poll(d, ""); a.Status != 204 {
 		t.Errorf("without wait: %d", a.Status)
@@ -349,8 +360,11 @@ func TestCursorsAgainstAModel(t *testing.T) {
 		if random.IntN(200) == 0 {
 			*r = reader{}
 		}
-		limit := 1 + random.IntN(100)
-		a := w.poll(d, fmt.Sprintf("?limit=%d&cursor=%s", limit, r.cursor))
+		limit, query := 1+random.IntN(100), ""
+		if r.cursor != 0 {
+			query = "&cursor=" + r.cursor.String()
+		}
+		a := w.poll(d, fmt.Sprintf("?limit=%d%s", limit, query))
 		switch a.Status {
 		case http.StatusNoContent:
 			if r.next != len(all) && r.cursor != 0 {
@@ -396,4 +410,21 @@ func TestCursorsAgainstAModel(t *testing.T) {
 		t.Error("no reader ever missed anything: the test tests nothing")
 	}
 	t.Logf("%d signals, %d resyncs", len(all), resyncs)
+}
+
+// What was given "0-0" has missed what came since and has lapsed; who has no cursor begins with what there is, and is
+// held if that is nothing.
+func TestWhenAllHasLapsed(t *testing.T) {
+	w := newWorld(t)
+	d := w.device(1, 0)
+	w.tell(d.ID)
+	w.now = w.now.Add(signal.Kept + time.Hour)
+	if a := w.poll(d, "?cursor=0-0"); a.Status != 409 {
+		t.Errorf("given 0-0: %d", a.Status)
+	}
+	w.rests = 0
+	a := w.poll(d, "?wait=20")
+	if head, _ := w.store.Head(t.Context(), d.ID); a.Status != 204 || w.rests != 20 || a.Header.Get("ETag") != quoted(signal.Cursor(head.Last)) {
+		t.Errorf("without a cursor: %d after %d rests, %v", a.Status, w.rests, a.Header)
+	}
 }

@@ -39,6 +39,16 @@ type Caller struct {
 // Allow answers one need.
 func (c Caller) Allow(need Need) bool { return c.Permissions.Allow(need) }
 
+// AllowSome answers whether the caller may do this to any object of the type.
+func (c Caller) AllowSome(need Need) bool {
+	for _, p := range c.Permissions.List() {
+		if p.Type == need.Type && c.Allow(Need{need.Type, need.Action, p.ID}) {
+			return true
+		}
+	}
+	return c.Allow(Need{need.Type, need.Action, Any})
+}
+
 // Principal names the caller in policies and logs, such as user/7/apikey/12.
 func (c Caller) Principal() string {
 	b := make([]byte, 0, 48)

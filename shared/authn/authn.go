@@ -52,7 +52,7 @@ type Authenticator struct {
 	Table  string // the credential table
 	Now    func() time.Time
 
-	roots   sync.Map     // of devices' tokens: *ecdsa.PublicKey by key id
+	roots   sync.Map     // of devices' tokens: knownRoot by key id
 	noMarks atomic.Int64 // epoch ms until which last uses are not marked, because writing failed
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 
 	"cjj365.cc/bb/shared/access"
 	"cjj365.cc/bb/shared/devicetoken"
@@ -35,11 +36,35 @@ func (a *Authenticator) Device(ctx context.Context, t devicetoken.Parsed) (acces
 	return access.Caller{Kind: access.Device, User: claims.User, ID: claims.Device, CreatedAt: claims.IssuedAt, ExpiresAt: claims.ExpiresAt}, nil
 }
 
-// root reads a key once. There are as many as there ever were keys in KMS: what the table does not have is not kept.
+// rootFor is how long a root is believed before it is looked for again: one whose item was deleted ends by then.
+const rootFor = 10 * time.Minute
+
+type knownRoot struct {
+	key *ecdsa.PublicKey
+	at  time.Time
+}
+
+// root reads a key now and then. There are as many as there ever were keys in KMS: what the table does not have is not
+// kept. A table that does not answer changes nothing of what is known.
 func (a *Authenticator) root(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
-	if known, ok := a.roots.Load(kid); ok {
-		return known.(*ecdsa.PublicKey), nil
+	known, ok := a.roots.Load(kid)
+	if ok && a.Now().Before(known.(knownRoot).at.Add(rootFor)) {
+		return known.(knownRoot).key, nil
 	}
+	root, err := a.readRoot(ctx, kid)
+	switch {
+	case err == nil:
+		a.roots.Store(kid, knownRoot{root, a.Now()})
+		return root, nil
+	case errors.Is(err, Invalid):
+		a.roots.Delete(kid)
+	case ok:
+		return known.(knownRoot).key, nil
+	}
+	return nil, err
+}
+
+func (a *Authenticator) readRoot(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
 	var it struct {
 		Public bytesValue `json:"public"`
 	}
@@ -55,6 +80,5 @@ func (a *Authenticator) root(ctx context.Context, kid string) (*ecdsa.PublicKey,
 	if err != nil || !ok {
 		return nil, fmt.Errorf("read the key of device tokens: a %T, %w", parsed, errors.Join(err))
 	}
-	a.roots.Store(kid, root)
 	return root, nil
 }

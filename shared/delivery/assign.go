@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"cjj365.cc/bb/shared/certificate"
@@ -25,6 +26,9 @@ func (w *Worker) Assign(ctx context.Context, d device.Device, id int64) error {
 		case errors.Is(err, store.ErrAssigned):
 			return nil
 		case errors.Is(err, store.ErrFull):
+			if _, err := w.Store.Assignment(ctx, id, d.ID); !errors.Is(err, store.ErrNotFound) {
+				return err // it is on it already
+			}
 			return problem.Conflict.New("A device may have %d certificates. Take one off that it needs no more.", device.MaxAssigned)
 		case !errors.Is(err, store.ErrConflict) || try == 10: // issued or changed at this moment
 			return err
@@ -80,15 +84,29 @@ func (w *Worker) Hurry(ctx context.Context, certificate int64) error {
 	})
 }
 
-// Rewrap seals the keys of everything on a device to its new key, and tells it.
-func (w *Worker) Rewrap(ctx context.Context, d device.Device) error {
-	ids, err := w.Store.CertificatesOn(ctx, d.ID)
+// RunDevice seals the keys of everything on a device to its new key, and tells it. What is sealed to it is left.
+func (w *Worker) RunDevice(ctx context.Context, user, id int64) error {
+	d, err := w.Store.Device(ctx, user, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
 	if err != nil {
+		return err
+	}
+	if err := w.rewrap(ctx, d); err != nil {
+		return fmt.Errorf("seal anew what is on device %d: %w", id, err)
+	}
+	return w.Store.Rewrapped(ctx, d)
+}
+
+func (w *Worker) rewrap(ctx context.Context, d device.Device) error {
+	ids, err := w.Store.CertificatesOn(ctx, d.ID)
+	if err != nil || d.Status() != device.Active {
 		return err
 	}
 	return each(ctx, ids, func(ctx context.Context, id int64) error {
 		a, err := w.Store.Assignment(ctx, id, d.ID)
-		if errors.Is(err, store.ErrNotFound) || err == nil && a.Issue == 0 {
+		if errors.Is(err, store.ErrNotFound) || err == nil && (a.Issue == 0 || !a.Ready() || string(a.WrapFor) == string(device.Fingerprint(d.Key))) {
 			return nil
 		}
 		if err != nil {
@@ -151,6 +169,15 @@ func (w *Worker) Begin(ctx context.Context, certificate int64) {
 	defer cancel()
 	if err := w.Run(ctx, certificate); err != nil {
 		w.Log.WarnContext(ctx, "a roll-out is left to the schedule", "certificate", certificate, "error", err.Error())
+	}
+}
+
+// BeginDevice is Begin of a device that has another key.
+func (w *Worker) BeginDevice(ctx context.Context, user, id int64) {
+	ctx, cancel := inTime(ctx)
+	defer cancel()
+	if err := w.RunDevice(ctx, user, id); err != nil {
+		w.Log.WarnContext(ctx, "keys that are to be sealed anew are left to the schedule", "device", id, "error", err.Error())
 	}
 }
 

@@ -71,19 +71,38 @@ func (w *Worker) Run(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
-	if r.StoppedAt.IsZero() && len(r.Behind(all)) > 0 && r.Failing(all) { // before the rest is told
-		return w.stop(ctx, c, r, all)
-	}
-	if next := r.Next(all, w.Now()); len(next) > 0 {
+	// In portions, so that a wave stops when somebody stops it, or too many fail.
+	for told := 0; ; {
+		if r.StoppedAt.IsZero() && len(r.Behind(all)) > 0 && r.Failing(all) { // before the rest is told
+			return w.stop(ctx, c, r, all)
+		}
+		next := r.Next(all, w.Now())
+		if len(next) == 0 || told > len(all) { // each is told once; what meets others is left to the next run
+			return w.advance(ctx, c, r, all)
+		}
+		next = next[:min(len(next), portion)]
 		if err := w.tell(ctx, c, r.Issue, r.Revision, next); err != nil {
 			return fmt.Errorf("tell the devices of certificate %d: %w", id, err)
 		}
+		told += len(next)
 		if all, err = w.Store.Assignments(ctx, id); err != nil {
 			return err
 		}
+		if len(r.Next(all, w.Now())) == 0 {
+			return w.advance(ctx, c, r, all)
+		}
+		now, err := w.Store.Rollout(ctx, id)
+		if errors.Is(err, store.ErrNotFound) || err == nil && now != r {
+			return nil // whoever changed it goes on with it
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return w.advance(ctx, c, r, all)
 }
+
+// portion is how many devices are told before it is looked again whether to go on.
+const portion = 200
 
 // settled is no error for a roll-out that somebody else has carried on, or another has taken the place of.
 func settled(err error) error {
@@ -146,8 +165,14 @@ func (w *Worker) finish(ctx context.Context, c certificate.Certificate, r device
 	if now.Before(after.NextAt) {
 		return settled(w.Store.SaveRollout(ctx, r, after, nil))
 	}
-	// Who was told lately, because it was assigned lately, has had no time.
+	// Who was told lately, since it was assigned lately or has another key, has its time, within three days.
 	late := func(a device.Assignment) bool { return !a.Done() && !a.ToldAt.After(now.Add(-device.Overdue)) }
+	for _, a := range all {
+		if !a.Done() && !late(a) && now.Before(r.AllAt.Add(3*device.Overdue)) {
+			after.NextAt = a.ToldAt.Add(device.Overdue)
+			return settled(w.Store.SaveRollout(ctx, r, after, nil))
+		}
+	}
 	if !slices.ContainsFunc(all, late) {
 		return settled(w.Store.EndRollout(ctx, r, nil))
 	}

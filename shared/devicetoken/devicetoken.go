@@ -1,7 +1,7 @@
 // Package devicetoken is the access tokens of devices: JWTs (RFC 7519) signed with ES256, of the profile of RFC 9068.
 //
 // The root of them is a P-256 key in KMS, which signs no tokens: at a device's every hour that would be most of what
-// a fleet costs. It signs certificates for keys that live in the memory of one process, for some hours, and those sign
+// a fleet costs. It signs certificates for keys that live in the memory of one process, for an hour, and those sign
 // the tokens. A token brings the certificate of its key along (x5c, RFC 7515 §4.1.6), and names the root (kid). Who has
 // the root's public key, which lies in the credential table, verifies a token without asking anybody.
 //
@@ -26,8 +26,8 @@ import (
 
 // Lifetimes.
 const (
-	Lifetime  = time.Hour     // of a token (contract §1)
-	signerFor = 6 * time.Hour // that a key signs
+	Lifetime  = time.Hour // of a token (contract §1)
+	signerFor = time.Hour // that a key signs
 	skew      = 5 * time.Minute
 )
 

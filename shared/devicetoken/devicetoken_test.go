@@ -69,7 +69,7 @@ func TestATokenIsValidForAnHour(t *testing.T) {
 	if err != nil || p.Root() != kid || len(token) > MaxLength {
 		t.Errorf("root %s, %v; %d bytes", p.Root(), err, len(token))
 	}
-	// The root certifies a key once in some hours, and every token lives its hour.
+	// The root certifies a key once in an hour, and every token lives its own.
 	for at := time.Duration(0); at < 3*signerFor; at += 10 * time.Minute {
 		token := sign(t, s, now.Add(at))
 		if _, err := verify(token, &root.PublicKey, now.Add(at+time.Hour-time.Second)); err != nil {

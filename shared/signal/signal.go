@@ -69,7 +69,8 @@ func (c Cursor) String() string {
 // ErrCursor says that a text is no cursor.
 var ErrCursor = errors.New("not a cursor")
 
-// ParseCursor reads what String wrote, bare, quoted or as a weak entity tag. Empty is before the first.
+// ParseCursor reads what String wrote, bare, quoted or as a weak entity tag. Empty is 0, too: who has no cursor reads from
+// the start of what is kept, and who was given 0 has missed what came since and is not kept.
 func ParseCursor(text string) (Cursor, error) {
 	text = strings.TrimPrefix(strings.TrimSpace(text), "W/")
 	if quoted, ok := strings.CutPrefix(text, `"`); ok {
@@ -102,11 +103,18 @@ func Next(last int64, now time.Time) int64 { return max(now.UnixMilli(), last+1)
 // Forgotten tells whether something that a reader at c has not seen is not kept any more. found are the signals after
 // c, oldest first; newest is the time of the device's last signal.
 func Forgotten(c Cursor, found []Signal, newest int64) bool {
-	switch {
-	case c == 0: // from the start of what is kept
-		return false
-	case len(found) > 0:
+	if len(found) > 0 {
 		return found[0].Last > int64(c)
 	}
 	return newest > int64(c)
+}
+
+// Unbroken is how many of the signals follow each other without a gap.
+func Unbroken(found []Signal) int {
+	for i := 1; i < len(found); i++ {
+		if found[i].Last != found[i-1].At {
+			return i
+		}
+	}
+	return len(found)
 }

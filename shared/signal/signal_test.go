@@ -65,9 +65,16 @@ func TestForgotten(t *testing.T) {
 					missed--
 				}
 			}
-			if got := Forgotten(c, found, 40); got != (missed > 0 && c != 0) {
+			if got := Forgotten(c, found, 40); got != (missed > 0) {
 				t.Errorf("%d kept, cursor %v: %v, %d missed", kept, c, got, missed)
 			}
 		}
+	}
+}
+
+func TestUnbroken(t *testing.T) {
+	all := []Signal{{At: 10}, {At: 20, Last: 10}, {At: 40, Last: 30}, {At: 50, Last: 40}}
+	if Unbroken(nil) != 0 || Unbroken(all[:2]) != 2 || Unbroken(all) != 2 || Unbroken(all[2:]) != 2 {
+		t.Error("gaps are not seen")
 	}
 }

@@ -84,8 +84,14 @@ var (
 	ErrFull     = errors.New("as much is assigned to the device as may be")
 )
 
-// updated tells a device of the issue that it is to have of a certificate.
+// updated tells a device of the issue that it is to have of a certificate; nil if it could not have the key, since a
+// device that fails over one signal drops those that came with it (contract §15.9). It is told when it can.
 func updated(c certificate.Certificate, a device.Assignment, serial string) *signal.Signal {
+	switch {
+	case c.CallersKey:
+	case c.Policy == certificate.MasterOnly && !c.Export, c.Policy != certificate.MasterOnly && !a.Ready():
+		return nil
+	}
 	ref := signal.Ref{Certificate: c.ID, Serial: serial}
 	if a.Ready() {
 		ref.Ready, ref.Algorithm, ref.KeyPrint = true, "x25519", base64Text(a.WrapFor)

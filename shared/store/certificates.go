@@ -459,7 +459,10 @@ func (s *Store) DeleteCertificate(ctx context.Context, user, id int64, now time.
 		}
 		rollout := rolloutKey(certificatePartition(id))
 		_, keys = split(keys, func(k key) bool { return strings.HasPrefix(k.sk, devicePrefix) || k == rollout })
-		history, rest := split(keys, func(k key) bool { return strings.HasPrefix(k.sk, issuePrefix) })
+		inPlace := materialKey(id, c.Current.Issue)
+		history, rest := split(keys, func(k key) bool {
+			return strings.HasPrefix(k.sk, issuePrefix) || strings.HasPrefix(k.sk, materialPrefix) && k != inPlace
+		})
 		for most := 80; len(history) > most; {
 			some := make([]types.TransactWriteItem, most)
 			for i, k := range history[:most] {

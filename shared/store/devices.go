@@ -226,7 +226,49 @@ func (s *Store) RegisterDevice(ctx context.Context, r Registration) (device.Devi
 		}
 		items = append(items, row)
 	}
+	if r.Before != nil && r.Before.By != 0 && r.Before.By != d.By {
+		items = append(items, remove(s.resources, registeredKey(d.User, r.Before.By, d.ID)))
+	}
+	if r.Before != nil && string(r.Before.Key) != string(d.Key) {
+		// Everything on it is to be sealed anew: at once, by whoever writes this; by the schedule if it dies.
+		at := rewrapKey(d.ID)
+		due, err := put(s.resources, rewrapItem{at.pk, at.sk, d.User, d.ID, d.Revision, rewrapDue, milliseconds(d.UpdatedAt)}, "")
+		if err != nil {
+			return d, err
+		}
+		items = append(items, due)
+	}
 	return d, conflict(s.transact(ctx, "register a device", items))
+}
+
+// rewrapItem says that a device has another key than what is on it is sealed to.
+type rewrapItem struct {
+	PK       string `dynamodbav:"pk"`
+	SK       string `dynamodbav:"sk"`
+	User     int64  `dynamodbav:"user_id"`
+	Device   int64  `dynamodbav:"id"`
+	Revision int64  `dynamodbav:"revision"` // of the device
+	Due      string `dynamodbav:"due"`
+	DueAt    int64  `dynamodbav:"due_at"`
+}
+
+const rewrapDue = "REWRAP"
+
+// DueRewraps lists up to most devices that what is on them is to be sealed to anew.
+func (s *Store) DueRewraps(ctx context.Context, now time.Time, most int) ([]DueDevice, error) {
+	return dueKeys(ctx, s, rewrapDue, now, most, func(k dueKey) DueDevice { return DueDevice{k.User, k.ID} })
+}
+
+// DueDevice is a device that something is due for.
+type DueDevice struct{ User, Device int64 }
+
+// Rewrapped says that everything on a device has been sealed to its key, if the device is as it was read.
+func (s *Store) Rewrapped(ctx context.Context, d device.Device) error {
+	gone := remove(s.resources, rewrapKey(d.ID))
+	gone.Delete.ConditionExpression = aws.String("revision <= :revision")
+	gone.Delete.ExpressionAttributeValues = map[string]types.AttributeValue{":revision": number(d.Revision)}
+	_, err := s.transact(ctx, "note that keys are sealed anew", []types.TransactWriteItem{gone})
+	return err
 }
 
 func (s *Store) changedDevice(d *device.Device, before int64) (types.TransactWriteItem, error) {
@@ -299,7 +341,7 @@ func (s *Store) PublishTokenKey(ctx context.Context, kid string, public []byte) 
 		PK     string `dynamodbav:"pk"`
 		SK     string `dynamodbav:"sk"`
 		Public []byte `dynamodbav:"public"`
-	}{at.pk, at.sk, public}, "")
+	}{at.pk, at.sk, public}, absent) // what is there is the same: the id is its digest
 	if err != nil {
 		return err
 	}

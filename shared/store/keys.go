@@ -150,6 +150,7 @@ func revisionKey(id, version int64) key {
 }
 func deviceCAKey(id, ca int64) key     { return key{devicePartition(id), padded(caPrefix, ca)} }
 func caAssignmentKey(ca, id int64) key { return key{caPartition(ca), padded(devicePrefix, id)} }
+func rewrapKey(id int64) key           { return key{devicePartition(id), "REWRAP"} }
 func rolloutKey(partition string) key  { return key{partition, "ROLLOUT"} }
 func certificateOwnerKey(id int64) key { return key{certificatePartition(id), "OWNER"} }
 func deviceFamilyKey(id int64) key     { return key{devicePartition(id), "FAMILY"} } // of the credential table

@@ -28,8 +28,8 @@ type rolloutItem struct {
 	Gone        bool   `dynamodbav:"gone"`
 	Name        string `dynamodbav:"name,omitempty"`
 	Serial      string `dynamodbav:"serial,omitempty"`
-	Percent     int    `dynamodbav:"percent"`
-	Wait        int64  `dynamodbav:"wait"` // seconds
+	Percent     int    `dynamodbav:"first_percent"`
+	Wait        int64  `dynamodbav:"pause"` // seconds
 	Failures    int    `dynamodbav:"failures"`
 	StartedAt   int64  `dynamodbav:"started_at"`
 	FirstAt     int64  `dynamodbav:"first_at"`
@@ -113,12 +113,12 @@ func (s *Store) EndRollout(ctx context.Context, before device.Rollout, event *we
 	return s.rolled(ctx, before, item, event)
 }
 
-const sameRollout = "started_at = :started AND issue = :issue AND revision = :revision AND gone = :gone AND first_at = :first AND all_at = :all AND stopped_at = :stopped"
+const sameRollout = "first_percent = :percent AND pause = :pause AND started_at = :started AND issue = :issue AND revision = :revision AND gone = :gone AND first_at = :first AND all_at = :all AND stopped_at = :stopped"
 
 func asBefore(r device.Rollout) map[string]types.AttributeValue {
 	it := newRolloutItem(r)
 	return map[string]types.AttributeValue{
-		":started": number(it.StartedAt), ":issue": number(it.Issue), ":revision": number(it.Revision), ":gone": &types.AttributeValueMemberBOOL{Value: it.Gone},
+		":percent": number(int64(it.Percent)), ":pause": number(it.Wait), ":started": number(it.StartedAt), ":issue": number(it.Issue), ":revision": number(it.Revision), ":gone": &types.AttributeValueMemberBOOL{Value: it.Gone},
 		":first": number(it.FirstAt), ":all": number(it.AllAt), ":stopped": number(it.StoppedAt),
 	}
 }
@@ -207,7 +207,15 @@ func (s *Store) again(ctx context.Context, c certificate.Certificate, now time.T
 		r.Plan, r.FirstAt, r.StoppedAt = under.Plan, under.FirstAt, under.StoppedAt
 	}
 	r.Again = true
-	return s.opened(r)
+	item, opening := s.opened(r)
+	if opening != nil {
+		return item, opening
+	}
+	item.Put.ConditionExpression = aws.String(absent)
+	if err == nil { // as it was read: somebody may stop it meanwhile
+		item.Put.ConditionExpression, item.Put.ExpressionAttributeValues = aws.String(sameRollout), asBefore(under)
+	}
+	return item, nil
 }
 
 func base64Text(b []byte) string { return base64.StdEncoding.EncodeToString(b) }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -188,8 +189,9 @@ func (s *Store) signal(ctx context.Context, doing string, id int64, now time.Tim
 		update := &types.Update{
 			TableName: &s.resources, Key: headKey(id).attributes(),
 			UpdateExpression:    aws.String("SET busy_until = :busy ADD certificates :certificates, cas :cas"),
-			ConditionExpression: aws.String("revoked_at = :never"),
+			ConditionExpression: aws.String("revoked_at = :never AND certificates <= :room"),
 			ExpressionAttributeValues: map[string]types.AttributeValue{
+				":room": number(int64(device.MaxAssigned - max(n.certificates, 0))),
 				":busy": number(max(h.Busy, now.Add(device.BusyFor).UnixMilli())), ":never": number(0),
 				":certificates": number(int64(n.certificates)), ":cas": number(int64(n.cas)),
 			},
@@ -197,7 +199,7 @@ func (s *Store) signal(ctx context.Context, doing string, id int64, now time.Tim
 		items := append(n.items, types.TransactWriteItem{Update: update})
 		if n.signal != nil {
 			update.UpdateExpression = aws.String("SET last_signal = :at, busy_until = :busy ADD certificates :certificates, cas :cas, signals :one")
-			update.ConditionExpression = aws.String("revoked_at = :never AND last_signal = :was")
+			update.ConditionExpression = aws.String("revoked_at = :never AND certificates <= :room AND last_signal = :was")
 			update.ExpressionAttributeValues[":at"], update.ExpressionAttributeValues[":was"], update.ExpressionAttributeValues[":one"] = number(at), number(h.Last), number(1)
 			key := signalKey(id, at)
 			written, err := put(s.resources, signalItem{
@@ -239,7 +241,9 @@ func (s *Store) trim(ctx context.Context, id int64) error {
 		return err
 	}
 	kept := min(len(items), signal.Most)
-	for old := items[kept:]; len(old) > 0; {
+	old := items[kept:]
+	slices.Reverse(old) // the oldest first: what a crash leaves has no hole
+	for len(old) > 0 {
 		some := old[:min(len(old), 50)]
 		gone := make([]types.TransactWriteItem, len(some))
 		for i, it := range some {

@@ -46,6 +46,7 @@
 //	DEVICE#<id>             HEAD                         what a poll reads          headItem
 //	DEVICE#<id>             SIGNAL#<16 d., ms>           what changed for it        signalItem
 //	DEVICE#<id>             CERTIFICATE#<16>, CA#<16>    what is on it              idItem
+//	DEVICE#<id>             REWRAP                       it has another key         rewrapItem
 //	DEVICE#<id>             CONFIG, REVISION#<16>        what it installs; versions installConfigItem
 //	CERTIFICATE#<id>        DEVICE#<16 digits>           it on a device             assignmentItem
 //	CERTIFICATE#<id>        OWNER                        whose it is                certificateOwnerItem

@@ -100,6 +100,7 @@ type Rule struct {
 	Action access.Action // done to it
 	Object string        // path parameter with the object's id; empty for objects of the type at large
 	Self   bool          // an API key may do this to itself without the permission
+	Some   bool          // the permission on one object of the type is enough; the handler says of which
 	Or     access.Need   // that is enough as well, of objects at large; the handler says of which. Zero for none
 	Device bool          // a device, with its own token; API keys as the handler says
 }
@@ -201,7 +202,7 @@ func (rule Rule) check(ctx huma.Context) error {
 		need.ID, _ = strconv.ParseInt(ctx.Param(rule.Object), 10, 64)
 	}
 	self := rule.Self && caller.Kind == access.APIKey && need.ID == caller.ID
-	or := rule.Or.Type != "" && caller.Allow(rule.Or)
+	or := rule.Or.Type != "" && caller.Allow(rule.Or) || rule.Some && caller.AllowSome(need)
 	if !self && !or && !caller.Allow(need) {
 		return problem.Lacking(access.Need{Type: rule.Type, Action: rule.Action}.String())
 	}

@@ -20,8 +20,9 @@ import (
 type Order struct {
 	User        int64 `json:"user"`
 	Certificate int64 `json:"certificate,omitempty"`
-	Rollout     bool  `json:"rollout,omitempty"` // of the certificate, or of a CA
+	Rollout     bool  `json:"rollout,omitempty"` // of the certificate, of a CA, or of what is on a device
 	CA          int64 `json:"ca,omitempty"`
+	Device      int64 `json:"device,omitempty"`
 }
 
 // maxDelay is SQS's limit; what is to wait longer is found by the schedule.
