@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"cjj365.cc/bb/shared/access"
@@ -154,15 +153,10 @@ func (h *handler) unassign(ctx context.Context, in *OnePath) (*struct{}, error) 
 
 type bundleRequest struct {
 	OnePath
-	Pack string `query:"pack" enum:"download,inline" doc:"download has the answer saved as a file."`
+	bundle.Packed
 }
 
-type bundleResponse struct {
-	Disposition string `header:"Content-Disposition"`
-	Body        wire.Data[bundle.Material]
-}
-
-func (h *handler) bundle(ctx context.Context, in *bundleRequest) (*bundleResponse, error) {
+func (h *handler) bundle(ctx context.Context, in *bundleRequest) (*bundle.MaterialResponse, error) {
 	if err := needs(ctx, "certs", in.Certificate); err != nil {
 		return nil, err
 	}
@@ -181,7 +175,7 @@ func (h *handler) bundle(ctx context.Context, in *bundleRequest) (*bundleRespons
 	if err != nil {
 		return nil, err
 	}
-	return &bundleResponse{bundle.Attachment(in.Pack, in.Certificate, plain), wire.Data[bundle.Material]{Data: m}}, nil
+	return bundle.AnswerMaterial(in.Packed, in.Certificate, m, plain), nil
 }
 
 type casResponse struct{ Body wire.List[bundle.TrustedCA] }
@@ -273,7 +267,7 @@ func (h *handler) unassignCA(ctx context.Context, in *CAPath) (*struct{}, error)
 	if d.Status() == device.Revoked {
 		return nil, h.store.DropCA(ctx, in.CA, in.ID)
 	}
-	if err := h.store.UnassignCA(ctx, in.CA, c.Name, bundle.OfCA(c, h.now()).Serial, in.ID, h.now()); err != nil {
+	if err := h.store.UnassignCA(ctx, in.CA, c.Name, c.Serial(), in.ID, h.now()); err != nil {
 		return nil, notOn(err, "CA", in.CA)
 	}
 	h.audit(ctx, "has a CA unassigned", d, slog.Int64("ca", in.CA))
@@ -282,15 +276,10 @@ func (h *handler) unassignCA(ctx context.Context, in *CAPath) (*struct{}, error)
 
 type caBundleRequest struct {
 	CAPath
-	Pack string `query:"pack" enum:"download,inline" doc:"download has the answer saved as a file."`
+	bundle.Packed
 }
 
-type caBundleResponse struct {
-	Disposition string `header:"Content-Disposition"`
-	Body        wire.Data[bundle.TrustedCA]
-}
-
-func (h *handler) caBundle(ctx context.Context, in *caBundleRequest) (*caBundleResponse, error) {
+func (h *handler) caBundle(ctx context.Context, in *caBundleRequest) (*bundle.CAResponse, error) {
 	if _, err := h.delivery.Device(ctx, in.User, in.ID); err != nil {
 		return nil, err
 	}
@@ -301,9 +290,5 @@ func (h *handler) caBundle(ctx context.Context, in *caBundleRequest) (*caBundleR
 	if _, err := h.store.CAOn(ctx, in.CA, in.ID); err != nil {
 		return nil, notOn(err, "CA", in.CA)
 	}
-	answer := &caBundleResponse{Body: wire.Data[bundle.TrustedCA]{Data: bundle.OfCA(c, h.now())}}
-	if in.Pack == "download" {
-		answer.Disposition = fmt.Sprintf(`attachment; filename="ca_%d_bundle.json"`, in.CA)
-	}
-	return answer, nil
+	return bundle.AnswerCA(in.Packed, c, h.now()), nil
 }

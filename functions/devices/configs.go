@@ -21,16 +21,7 @@ import (
 	"cjj365.cc/bb/shared/wire"
 )
 
-type configResponse struct {
-	ETag string `header:"ETag" doc:"The version."`
-	Body wire.Data[bundle.Config]
-}
-
-func answer(c installconfig.Config) *configResponse {
-	return &configResponse{`"` + strconv.FormatInt(c.Version, 10) + `"`, wire.Data[bundle.Config]{Data: bundle.OfConfig(c)}}
-}
-
-func (h *handler) config(ctx context.Context, in *Path) (*configResponse, error) {
+func (h *handler) config(ctx context.Context, in *Path) (*bundle.ConfigResponse, error) {
 	if _, err := h.delivery.Device(ctx, in.User, in.ID); err != nil {
 		return nil, err
 	}
@@ -38,7 +29,7 @@ func (h *handler) config(ctx context.Context, in *Path) (*configResponse, error)
 	if err != nil {
 		return nil, err
 	}
-	return answer(c), nil
+	return bundle.AnswerConfig(c), nil
 }
 
 // list is JSON that is checked by what reads it.
@@ -67,7 +58,7 @@ type putConfigRequest struct {
 	}
 }
 
-func (h *handler) putConfig(ctx context.Context, in *putConfigRequest) (*configResponse, error) {
+func (h *handler) putConfig(ctx context.Context, in *putConfigRequest) (*bundle.ConfigResponse, error) {
 	items, err := installconfig.Parse(json.RawMessage(in.Body.Items))
 	if err != nil {
 		return nil, err
@@ -109,7 +100,7 @@ func (in *putConfigRequest) expected() (int64, error) {
 
 // change stores what edit makes of a device's install config, as its next version. What makes no difference makes no
 // version, unless there is always to be one: agents skip what is not above their own.
-func (h *handler) change(ctx context.Context, d device.Device, note string, always bool, edit func(before installconfig.Config) ([]installconfig.Item, string, error)) (*configResponse, error) {
+func (h *handler) change(ctx context.Context, d device.Device, note string, always bool, edit func(before installconfig.Config) ([]installconfig.Item, string, error)) (*bundle.ConfigResponse, error) {
 	caller, _ := access.FromContext(ctx)
 	for range 10 {
 		before, err := h.store.InstallConfig(ctx, d.ID)
@@ -124,7 +115,7 @@ func (h *handler) change(ctx context.Context, d device.Device, note string, alwa
 			return nil, err
 		}
 		if !always && before.Version > 0 && before.Same(items, script) {
-			return answer(before), nil
+			return bundle.AnswerConfig(before), nil
 		}
 		if !always { // what was there before is there again
 			if err := h.own(ctx, d.User, items, installconfig.References(before.Items)); err != nil {
@@ -150,7 +141,7 @@ func (h *handler) change(ctx context.Context, d device.Device, note string, alwa
 			return nil, gone(err)
 		}
 		h.audit(ctx, "has an install config", d, slog.Int64("version", after.Version))
-		return answer(after), nil
+		return bundle.AnswerConfig(after), nil
 	}
 	return nil, errBusy
 }
@@ -186,7 +177,7 @@ type restoreRequest struct {
 	}
 }
 
-func (h *handler) restoreConfig(ctx context.Context, in *restoreRequest) (*configResponse, error) {
+func (h *handler) restoreConfig(ctx context.Context, in *restoreRequest) (*bundle.ConfigResponse, error) {
 	d, err := h.delivery.ActiveDevice(ctx, in.User, in.ID)
 	if err != nil {
 		return nil, err

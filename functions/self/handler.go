@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"cjj365.cc/bb/shared/access"
@@ -62,12 +60,7 @@ func (h *handler) self(ctx context.Context) (device.Head, error) {
 	return head, err
 }
 
-type configResponse struct {
-	ETag string `header:"ETag" doc:"The version."`
-	Body wire.Data[bundle.Config]
-}
-
-func (h *handler) config(ctx context.Context, _ *struct{}) (*configResponse, error) {
+func (h *handler) config(ctx context.Context, _ *struct{}) (*bundle.ConfigResponse, error) {
 	head, err := h.self(ctx)
 	if err != nil {
 		return nil, err
@@ -76,7 +69,7 @@ func (h *handler) config(ctx context.Context, _ *struct{}) (*configResponse, err
 	if err != nil {
 		return nil, err
 	}
-	return &configResponse{`"` + strconv.FormatInt(c.Version, 10) + `"`, wire.Data[bundle.Config]{Data: bundle.OfConfig(c)}}, nil
+	return bundle.AnswerConfig(c), nil
 }
 
 // Path is the path parameter of a certificate.
@@ -117,15 +110,10 @@ func (h *handler) fetched(ctx context.Context, a device.Assignment) {
 
 type materialsRequest struct {
 	Path
-	Pack string `query:"pack" enum:"download,inline" doc:"download has the answer saved as a file."`
+	bundle.Packed
 }
 
-type materialsResponse struct {
-	Disposition string `header:"Content-Disposition"`
-	Body        wire.Data[bundle.Material]
-}
-
-func (h *handler) materials(ctx context.Context, in *materialsRequest) (*materialsResponse, error) {
+func (h *handler) materials(ctx context.Context, in *materialsRequest) (*bundle.MaterialResponse, error) {
 	head, err := h.self(ctx)
 	if err != nil {
 		return nil, err
@@ -140,20 +128,15 @@ func (h *handler) materials(ctx context.Context, in *materialsRequest) (*materia
 		return nil, err
 	}
 	h.fetched(ctx, found.Assignment)
-	return &materialsResponse{bundle.Attachment(in.Pack, in.ID, plain), wire.Data[bundle.Material]{Data: m}}, nil
+	return bundle.AnswerMaterial(in.Packed, in.ID, m, plain), nil
 }
 
 type caRequest struct {
-	ID   int64  `path:"ca_id" minimum:"1" maximum:"9007199254740991"`
-	Pack string `query:"pack" enum:"download,inline" doc:"download has the answer saved as a file."`
+	ID int64 `path:"ca_id" minimum:"1" maximum:"9007199254740991"`
+	bundle.Packed
 }
 
-type caResponse struct {
-	Disposition string `header:"Content-Disposition"`
-	Body        wire.Data[bundle.TrustedCA]
-}
-
-func (h *handler) ca(ctx context.Context, in *caRequest) (*caResponse, error) {
+func (h *handler) ca(ctx context.Context, in *caRequest) (*bundle.CAResponse, error) {
 	head, err := h.self(ctx)
 	if err != nil {
 		return nil, err
@@ -171,9 +154,5 @@ func (h *handler) ca(ctx context.Context, in *caRequest) (*caResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer := &caResponse{Body: wire.Data[bundle.TrustedCA]{Data: bundle.OfCA(c, h.now())}}
-	if in.Pack == "download" {
-		answer.Disposition = fmt.Sprintf(`attachment; filename="ca_%d_bundle.json"`, in.ID)
-	}
-	return answer, nil
+	return bundle.AnswerCA(in.Packed, c, h.now()), nil
 }

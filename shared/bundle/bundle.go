@@ -234,7 +234,7 @@ func OfCA(c ca.CA, now time.Time) TrustedCA {
 	}
 	if len(c.Chain) > 0 {
 		own := c.Certificate()
-		shown.Serial = ca.SerialText(own.SerialNumber)
+		shown.Serial = c.Serial()
 		shown.PEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Raw}))
 		shown.DER = text(own.Raw)
 		shown.Algorithm = strings.ToUpper(own.PublicKeyAlgorithm.String())
@@ -248,16 +248,4 @@ func OfCA(c ca.CA, now time.Time) TrustedCA {
 		}
 	}
 	return shown
-}
-
-// Attachment is the Content-Disposition of a certificate's material; empty unless pack is download.
-func Attachment(pack string, id int64, plain bool) string {
-	if pack != "download" {
-		return ""
-	}
-	name := "bundle"
-	if plain {
-		name = "plaintext"
-	}
-	return fmt.Sprintf(`attachment; filename="cert_%d_%s.json"`, id, name)
 }

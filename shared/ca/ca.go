@@ -161,6 +161,14 @@ func (c CA) Certificate() *x509.Certificate {
 	return c.parse().chain[0]
 }
 
+// Serial is the serial number of the CA's own certificate, as its record has it; empty until it has one.
+func (c CA) Serial() string {
+	if len(c.Chain) == 0 {
+		return ""
+	}
+	return SerialText(c.Certificate().SerialNumber)
+}
+
 // PEM is what follows a certificate that the CA signed, as text: the chain, or while it is valid the one that those
 // too can follow who trust the root before. Who trusts the chain's root knows it, and needs no certificate of it.
 func (c CA) PEM(now time.Time) string {

@@ -263,7 +263,7 @@ func (s *Store) noted(ctx context.Context, a device.Assignment, expression strin
 func (s *Store) AssignCA(ctx context.Context, c ca.CA, id int64, now time.Time) error {
 	const ofAssignment = 0
 	failed, err := s.signal(ctx, "assign a CA", id, now, func(_ int64, h device.Head) (news, error) {
-		n := news{signal: &signal.Signal{Type: signal.CAAssigned, Ref: signal.Ref{CA: c.ID, CAName: c.Name, Serial: serialOf(c)}}, cas: 1}
+		n := news{signal: &signal.Signal{Type: signal.CAAssigned, Ref: signal.Ref{CA: c.ID, CAName: c.Name, Serial: c.Serial()}}, cas: 1}
 		if h.CAs >= device.MaxAssigned {
 			return n, ErrFull
 		}
@@ -288,14 +288,6 @@ func (s *Store) AssignCA(ctx context.Context, c ca.CA, id int64, now time.Time) 
 		return ErrNotFound
 	}
 	return nil
-}
-
-// serialOf is the serial number of a CA's certificate, as its record has it; empty before it has one.
-func serialOf(c ca.CA) string {
-	if len(c.Chain) == 0 {
-		return ""
-	}
-	return ca.SerialText(c.Certificate().SerialNumber)
 }
 
 // UnassignCA takes a CA off a device and tells it; ErrNotFound if it is not on it. The CA need not be there any more.

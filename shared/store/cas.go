@@ -297,7 +297,7 @@ func (s *Store) DeleteCA(ctx context.Context, user, id int64, force bool, now ti
 			return c, err
 		}
 		items = append(items, append(less, closed...)...)
-		told, err := s.opened(device.Rollout{User: user, CA: id, Gone: true, Name: c.Name, Serial: serialOf(c), StartedAt: now})
+		told, err := s.opened(device.Rollout{User: user, CA: id, Gone: true, Name: c.Name, Serial: c.Serial(), StartedAt: now})
 		if err != nil {
 			return c, err
 		}
